@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+// Streams are the standard streams of one run of the program.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// program is one run: what commands share.
+type program struct {
+	Streams
+	environ []string
+}
+
+// Run runs the command line args with the environment environ ("KEY=value") and returns the exit code.
+// Errors have been written to streams.Err. It is safe for concurrent use as far as the streams are.
+func Run(ctx context.Context, streams Streams, environ, args []string) int {
+	p := &program{Streams: streams, environ: environ}
+	root := p.root()
+	root.SetArgs(args)
+	root.SetIn(streams.In)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.Err)
+	err := root.ExecuteContext(ctx)
+	if err != nil {
+		fmt.Fprintf(streams.Err, "torpor: %v\n", err)
+	}
+	return exitCode(err)
+}
+
+func (p *program) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "torpor",
+		Short: "Pause and resume the state of services",
+		Long: `Torpor stands in front of stateful services, saves their state through sandboxed serializers
+and gives it back after a restart.
+
+Exit codes: 0 done, 1 failed, 2 mistaken option or configuration, 3 damaged file, 4 unknown
+version, 5 not found, 6 data folder in use by another runtime, 7 limit passed.`,
+		Example: `  torpor serve
+  torpor inspect .torpor/state/api_states/s3/store.state`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version().Version,
+		// Without a command, help; with a mistaken one, an error.
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("unknown command %q; commands are: see torpor --help", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(p.serve(), p.inspect(), p.health(), p.module(), p.versionCommand())
+	return root
+}
+
+// args checks positional arguments as usage errors.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, a []string) error {
+		if err := check(cmd, a); err != nil {
+			return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+		}
+		return nil
+	}
+}
+
+// Version is what this program is. It is the release's number; between releases, the next one's with
+// -dev behind it.
+const Version = "0.1.0-dev"
+
+type build struct{ Version, Revision, GoVersion string }
+
+func version() build {
+	b := build{Version: Version}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		b.GoVersion = info.GoVersion
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				b.Revision = s.Value
+			}
+		}
+	}
+	return b
+}
+
+func (p *program) versionCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b := version()
+			if asJSON {
+				return writeJSON(p.Out, map[string]string{"version": b.Version, "revision": b.Revision, "go": b.GoVersion})
+			}
+			_, err := fmt.Fprintf(p.Out, "torpor %s %s %s\n", b.Version, b.Revision, b.GoVersion)
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}

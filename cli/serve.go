@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+
+	"github.com/torpor-run/torpor/host"
+	"github.com/torpor-run/torpor/metrics"
+	"github.com/torpor-run/torpor/modules"
+	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/vfs"
+	"github.com/torpor-run/torpor/server"
+)
+
+func (p *program) serve() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the services and keep their state",
+		Long: `Serve listens on one port for the embedded services (S3), the control API (/_localstack/, /_torpor/)
+and /metrics, saves state as the save strategy says and gives it back after a restart.
+
+Interrupt or SIGTERM stops it: requests end, what is unsaved is saved, the exit code is 0. A second
+signal ends it at once; what was saved before stays.
+
+Settings come from flags, then the environment, then the configuration file, the first winning.`,
+		Example: `  torpor serve
+  torpor serve --listen 127.0.0.1:0 --data /tmp/demo
+  PERSISTENCE=0 torpor serve`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := readSettings(cmd.Flags(), p.environ, knownServices())
+			if err != nil {
+				return err
+			}
+			return p.runServe(cmd.Context(), s)
+		},
+	}
+	addFlags(cmd.Flags())
+	return cmd
+}
+
+// runServe serves until a signal or the end of ctx, and then stops in order.
+func (p *program) runServe(ctx context.Context, s *settings) (err error) {
+	logger := newLogger(p.Err, s.LogLevel, s.LogFormat, p.env("NO_COLOR") != "")
+	ctx, stopSignals := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stopSignals()
+
+	h, err := p.assemble(ctx, s, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
+	if err := h.runtime.Start(ctx); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; is another service on that port? choose one with --listen", s.Listen, err)
+	}
+	warnOpen(logger, listener.Addr())
+	srv := &http.Server{Handler: h.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug)}
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(listener) }()
+	// On standard output, so that a script can take the address from it when the port was 0.
+	fmt.Fprintf(p.Out, "torpor %s is listening on http://%s\n", Version, listener.Addr())
+
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve: %w", err)
+	case <-ctx.Done():
+	}
+	// From here on a second signal has its default effect: it ends the process at once.
+	stopSignals()
+	logger.Info("stopping: requests end, then what is unsaved is saved; a second signal ends at once", "within", s.ShutdownTimeout)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ShutdownTimeout)
+	defer cancel()
+	// A third of the time is for requests under way; the save needs the rest.
+	draining, cancelDrain := context.WithTimeout(stopping, s.ShutdownTimeout/3)
+	defer cancelDrain()
+	if err := srv.Shutdown(draining); err != nil {
+		logger.Warn("requests were still under way and have been cut off", "error", err)
+		srv.Close()
+	}
+	if err := h.runtime.Close(stopping); err != nil {
+		return fmt.Errorf("stopped, but not everything could be saved: %w", err)
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+// house is what serve puts together.
+type house struct {
+	runtime *runtime.Runtime
+	handler http.Handler
+	closers []func(context.Context) error // in the order they were opened
+}
+
+func (h *house) close(ctx context.Context) error {
+	var errs []error
+	for i := len(h.closers) - 1; i >= 0; i-- {
+		errs = append(errs, h.closers[i](ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// assemble builds host, state directory, services, runtime, metrics and server. After an error nothing
+// is left open.
+func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger) (h *house, err error) {
+	h = &house{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.close(context.WithoutCancel(ctx)))
+		}
+	}()
+	reg := prometheus.NewRegistry()
+	b := version()
+	m, err := metrics.New(reg, metrics.Build{Version: b.Version, Revision: b.Revision, GoVersion: b.GoVersion})
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(reg.Register(collectors.NewGoCollector()), reg.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))); err != nil {
+		return nil, err
+	}
+
+	cfg := runtime.Config{Logger: logger, Observer: m}
+	services := embeddedServices(logger)
+	if s.Persistence {
+		if err := h.openState(ctx, s, logger, m, &cfg, services); err != nil {
+			return nil, err
+		}
+	}
+	backends := map[string]http.Handler{}
+	for _, e := range services {
+		own := s.service(e.name)
+		e.part.Proof = own.Proof
+		cfg.Services = append(cfg.Services, runtime.ServiceConfig{Name: e.name, Parts: []runtime.PartConfig{e.part},
+			Save: own.Save, Load: own.Load, FlushInterval: own.FlushInterval, HoldTimeout: own.HoldTimeout})
+		backends[e.name] = e.handler
+	}
+	if h.runtime, err = runtime.New(cfg); err != nil {
+		return nil, err
+	}
+	if err := m.Watch(reg, h.runtime); err != nil {
+		return nil, err
+	}
+	h.handler = server.New(server.Config{Runtime: h.runtime, Backends: backends, Default: serviceS3,
+		Metrics:  promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, Registry: reg}),
+		Observer: m, Logger: logger, Version: Version, Session: session(), Started: time.Now()})
+	return h, nil
+}
+
+// openState opens the state directory and the host and gives every part its serializer.
+func (h *house) openState(ctx context.Context, s *settings, logger *slog.Logger, m *metrics.Metrics, cfg *runtime.Config, services []embedded) error {
+	fsys, err := vfs.OS(s.Data)
+	if err != nil {
+		return fmt.Errorf("data folder %s: %w; choose another with --data, or turn persistence off with PERSISTENCE=0", s.Data, err)
+	}
+	h.closers = append(h.closers, func(context.Context) error { return fsys.Close() })
+	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger})
+	if err != nil {
+		return fmt.Errorf("data folder %s: %w", s.Data, err)
+	}
+	h.closers = append(h.closers, func(context.Context) error { return dir.Close() })
+	wasm, err := host.New(ctx, host.Config{CacheDir: cacheDir(s), Logger: logger, Observer: m})
+	if err != nil {
+		return err
+	}
+	h.closers = append(h.closers, wasm.Close)
+	records, err := wasm.Compile(ctx, "records", modules.Records())
+	if err != nil {
+		return err
+	}
+	for i := range services {
+		services[i].part.Serializer = records
+	}
+	cfg.Dir = dir
+	cfg.Compile = func(ctx context.Context, b []byte) (runtime.Serializer, error) {
+		return wasm.Compile(ctx, "kept", b)
+	}
+	return nil
+}
+
+// cacheDir is where compiled modules are kept.
+func cacheDir(s *settings) string {
+	if s.Cache != "" {
+		return s.Cache
+	}
+	return filepath.Join(s.Data, "cache")
+}
+
+// warnOpen warns when others can reach the control API.
+func warnOpen(logger *slog.Logger, addr net.Addr) {
+	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
+		logger.Warn("listening beyond this machine, and the control API has no key: who reaches this port can save, load and reset state", "address", addr.String())
+	}
+}
+
+func session() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func (p *program) env(name string) string {
+	for _, e := range p.environ {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}

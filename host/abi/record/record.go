@@ -1,0 +1,381 @@
+package record
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"unicode/utf8"
+
+	"github.com/torpor-run/torpor/host/abi"
+)
+
+// MaxDepth is how deep arrays, maps and tags may nest inside a record's value, the value itself
+// counted.
+const MaxDepth = 64
+
+// Limits on the encoded length of one record, in bytes. A [Scanner] outside the bounds is a
+// programmer's error and is brought inside them.
+const (
+	DefaultMaxBytes = 64 << 20
+	MinMaxBytes     = 1 << 10
+	MaxMaxBytes     = 1 << 30
+)
+
+// MaxKeyBytes and MaxPartitionBytes bound the encoded length of a key and of a partition: both are
+// held in memory and in indexes. S3, the longest known to us, allows keys of 1,024 bytes.
+const (
+	MaxKeyBytes       = 64 << 10
+	MaxPartitionBytes = 4 << 10
+)
+
+// Major types of CBOR (RFC 8949, section 3.1), as the top three bits of an item's first byte.
+const (
+	majorUint  = 0 << 5
+	majorNeg   = 1 << 5
+	majorBytes = 2 << 5
+	majorText  = 3 << 5
+	majorArray = 4 << 5
+	majorMap   = 5 << 5
+	majorTag   = 6 << 5
+	majorOther = 7 << 5
+)
+
+// recordHead is the first byte of every record: an array of three.
+const recordHead = majorArray | 3
+
+// Ref says where the parts of one record lie in its batch's Data.
+type Ref struct {
+	Start     int // the record's first byte
+	Partition int // the partition's head
+	Key       int // the key's head; the partition ends here
+	Value     int // the value's head; the key ends here
+	End       int // past the record's last byte
+}
+
+// Batch is some whole records, back to back. The bytes between records[i].End and
+// records[i+1].Start are none: Refs cover Data without gaps.
+//
+// A Batch handed to a function is valid until that function returns; who keeps it copies it.
+type Batch struct {
+	Data []byte
+	Refs []Ref
+}
+
+// Len is the number of records.
+func (b *Batch) Len() int { return len(b.Refs) }
+
+// Record is the encoded form of record i. It shares the batch's memory, as do Partition, Key, KeyItem
+// and Value.
+func (b *Batch) Record(i int) []byte { r := b.Refs[i]; return b.Data[r.Start:r.End] }
+
+// Partition is the text of record i's partition, without its head.
+func (b *Batch) Partition(i int) []byte {
+	r := b.Refs[i]
+	return content(b.Data[r.Partition:r.Key])
+}
+
+// Key is the content of record i's key, without its head; text tells a text key from a byte key.
+func (b *Batch) Key(i int) (key []byte, text bool) {
+	r := b.Refs[i]
+	return content(b.Data[r.Key:r.Value]), b.Data[r.Key]&0xe0 == majorText
+}
+
+// KeyItem is the encoded key of record i, head included: what identifies it in its partition.
+func (b *Batch) KeyItem(i int) []byte { r := b.Refs[i]; return b.Data[r.Key:r.Value] }
+
+// Value is the encoded value of record i.
+func (b *Batch) Value(i int) []byte { r := b.Refs[i]; return b.Data[r.Value:r.End] }
+
+// Clone copies the batch.
+func (b *Batch) Clone() *Batch {
+	return &Batch{Data: append([]byte(nil), b.Data...), Refs: append([]Ref(nil), b.Refs...)}
+}
+
+// content strips the head of a string item that has been checked.
+func content(item []byte) []byte {
+	switch info := item[0] & 0x1f; info {
+	case 24:
+		return item[2:]
+	case 25:
+		return item[3:]
+	case 26:
+		return item[5:]
+	case 27:
+		return item[9:]
+	default:
+		return item[1:]
+	}
+}
+
+// Sink takes records. WriteBatch must not keep b or what it points to. After an error the sink is
+// spent.
+type Sink interface {
+	WriteBatch(b *Batch) error
+}
+
+// Source gives records. ReadBatch returns io.EOF when there are no more, and never an empty batch.
+// What it returns is valid until the next call. After another error the source is spent.
+type Source interface {
+	ReadBatch() (*Batch, error)
+}
+
+// A FormatError says why bytes are no record and where: it wraps abi.ErrCorrupt, or abi.ErrTooLarge
+// when a limit was passed.
+type FormatError struct {
+	Offset int    // in the bytes given
+	Reason string // for people
+	Err    error  // abi.ErrCorrupt or abi.ErrTooLarge
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("%v record at offset %d: %s", e.Err, e.Offset, e.Reason)
+}
+
+func (e *FormatError) Unwrap() error { return e.Err }
+
+func corrupt(at int, reason string) error {
+	return &FormatError{Offset: at, Reason: reason, Err: abi.ErrCorrupt}
+}
+
+func tooLarge(at int, reason string) error {
+	return &FormatError{Offset: at, Reason: reason, Err: abi.ErrTooLarge}
+}
+
+// errShort: the bytes end inside an item. Whether that is damage or merely the end of a piece is the
+// caller's to say.
+type errShort struct{}
+
+func (errShort) Error() string { return "the bytes end inside an item" }
+
+// Scanner checks records. The zero value is ready, with [DefaultMaxBytes]. It is not safe for
+// concurrent use.
+type Scanner struct {
+	// MaxBytes bounds the encoded length of one record.
+	MaxBytes int
+
+	stack [MaxDepth]uint64
+}
+
+func (s *Scanner) maxBytes() int {
+	if s.MaxBytes == 0 {
+		return DefaultMaxBytes
+	}
+	return min(max(s.MaxBytes, MinMaxBytes), MaxMaxBytes)
+}
+
+// Scan checks that data is whole records and nothing else, and appends where they lie to refs. The
+// error is a *[FormatError]; refs found before it are returned with it.
+func (s *Scanner) Scan(data []byte, refs []Ref) ([]Ref, error) {
+	refs, n, err := s.ScanPrefix(data, refs)
+	if err == nil && n < len(data) {
+		err = corrupt(len(data), fmt.Sprintf("the input ends inside the record that begins at offset %d", n))
+	}
+	return refs, err
+}
+
+// ScanPrefix checks the whole records data begins with and returns how many bytes they take; what
+// follows is the beginning of a record that is not whole yet, or nothing.
+func (s *Scanner) ScanPrefix(data []byte, refs []Ref) ([]Ref, int, error) {
+	limit := s.maxBytes()
+	p := 0
+	for p < len(data) {
+		ref, err := s.one(data, p)
+		if err != nil {
+			if _, short := err.(errShort); short {
+				if len(data)-p > limit {
+					return refs, p, tooLarge(p, fmt.Sprintf("longer than the limit of %d bytes", limit))
+				}
+				return refs, p, nil
+			}
+			return refs, p, err
+		}
+		if ref.End-ref.Start > limit {
+			return refs, p, tooLarge(p, fmt.Sprintf("%d bytes; the limit is %d", ref.End-ref.Start, limit))
+		}
+		refs = append(refs, ref)
+		p = ref.End
+	}
+	return refs, p, nil
+}
+
+func (s *Scanner) one(b []byte, p int) (Ref, error) {
+	ref := Ref{Start: p, Partition: p + 1}
+	if b[p] != recordHead {
+		return ref, corrupt(p, fmt.Sprintf("a record is an array of three (0x%02x), this byte is 0x%02x", recordHead, b[p]))
+	}
+	var err error
+	if ref.Key, err = str(b, ref.Partition, "partition", MaxPartitionBytes, false); err != nil {
+		return ref, err
+	}
+	if ref.Value, err = str(b, ref.Key, "key", MaxKeyBytes, true); err != nil {
+		return ref, err
+	}
+	ref.End, err = s.item(b, ref.Value)
+	return ref, err
+}
+
+// str checks the string item at p, whose encoded length may be at most limit, and returns its end.
+func str(b []byte, p int, what string, limit int, bytesToo bool) (int, error) {
+	if p >= len(b) {
+		return 0, errShort{}
+	}
+	major := b[p] & 0xe0
+	if major != majorText && (major != majorBytes || !bytesToo) {
+		want := "a text string"
+		if bytesToo {
+			want = "a text or byte string"
+		}
+		return 0, corrupt(p, fmt.Sprintf("the %s must be %s, this byte is 0x%02x", what, want, b[p]))
+	}
+	n, q, err := head(b, p)
+	if err != nil {
+		return 0, err
+	}
+	if n > uint64(limit) {
+		return 0, tooLarge(p, fmt.Sprintf("the %s is %d bytes; the limit is %d", what, n, limit))
+	}
+	end := q + int(n)
+	if end > len(b) {
+		return 0, errShort{}
+	}
+	if major == majorText && !utf8.Valid(b[q:end]) {
+		return 0, corrupt(q, fmt.Sprintf("the %s is text but not UTF-8", what))
+	}
+	return end, nil
+}
+
+// head reads the head at p: its argument and where its content begins.
+func head(b []byte, p int) (arg uint64, next int, err error) {
+	info := b[p] & 0x1f
+	if info < 24 {
+		return uint64(info), p + 1, nil
+	}
+	switch info {
+	case 24:
+		if len(b)-p < 2 {
+			return 0, 0, errShort{}
+		}
+		arg = uint64(b[p+1])
+		if arg < 24 {
+			return 0, 0, corrupt(p, "a head that is not of the shortest form")
+		}
+		return arg, p + 2, nil
+	case 25:
+		if len(b)-p < 3 {
+			return 0, 0, errShort{}
+		}
+		arg = uint64(binary.BigEndian.Uint16(b[p+1:]))
+		if arg <= math.MaxUint8 {
+			return 0, 0, corrupt(p, "a head that is not of the shortest form")
+		}
+		return arg, p + 3, nil
+	case 26:
+		if len(b)-p < 5 {
+			return 0, 0, errShort{}
+		}
+		arg = uint64(binary.BigEndian.Uint32(b[p+1:]))
+		if arg <= math.MaxUint16 {
+			return 0, 0, corrupt(p, "a head that is not of the shortest form")
+		}
+		return arg, p + 5, nil
+	case 27:
+		if len(b)-p < 9 {
+			return 0, 0, errShort{}
+		}
+		arg = binary.BigEndian.Uint64(b[p+1:])
+		if arg <= math.MaxUint32 {
+			return 0, 0, corrupt(p, "a head that is not of the shortest form")
+		}
+		return arg, p + 9, nil
+	case 31:
+		return 0, 0, corrupt(p, "an indefinite length; records use definite ones only")
+	default:
+		return 0, 0, corrupt(p, fmt.Sprintf("0x%02x begins no CBOR item", b[p]))
+	}
+}
+
+// item checks the item at p and returns its end. It holds the count of items still to come at each
+// open level in s.stack, so that no input can make it recurse or allocate.
+func (s *Scanner) item(b []byte, p int) (int, error) {
+	depth := 0
+	left := uint64(1)
+	for {
+		if p >= len(b) {
+			return 0, errShort{}
+		}
+		first := b[p]
+		major := first & 0xe0
+		if major == majorOther {
+			var err error
+			if p, err = other(b, p); err != nil {
+				return 0, err
+			}
+		} else {
+			arg, q, err := head(b, p)
+			if err != nil {
+				return 0, err
+			}
+			switch major {
+			case majorBytes, majorText:
+				if arg > uint64(len(b)-q) {
+					if arg > MaxMaxBytes {
+						return 0, tooLarge(p, fmt.Sprintf("a string of %d bytes; no record may pass %d", arg, MaxMaxBytes))
+					}
+					return 0, errShort{}
+				}
+				q += int(arg)
+			case majorArray, majorMap, majorTag:
+				n := arg
+				if major == majorTag {
+					n = 1
+				} else if arg > MaxMaxBytes {
+					return 0, tooLarge(p, fmt.Sprintf("a collection of %d items; no record may pass %d bytes", arg, MaxMaxBytes))
+				} else if major == majorMap {
+					n = 2 * arg
+				}
+				if depth == MaxDepth {
+					return 0, tooLarge(p, fmt.Sprintf("nested deeper than %d", MaxDepth))
+				}
+				if n > 0 {
+					s.stack[depth] = left - 1
+					depth++
+					left = n
+					p = q
+					continue
+				}
+			}
+			p = q
+		}
+		left--
+		for left == 0 {
+			if depth == 0 {
+				return p, nil
+			}
+			depth--
+			left = s.stack[depth]
+		}
+	}
+}
+
+// other checks an item of major type 7: simple values and floats.
+func other(b []byte, p int) (int, error) {
+	n := 1
+	switch info := b[p] & 0x1f; {
+	case info < 24:
+	case info == 24:
+		n = 2
+	case info <= 27:
+		n = 1 + 1<<(info-24)
+	case info == 31:
+		return 0, corrupt(p, "a break without an indefinite length")
+	default:
+		return 0, corrupt(p, fmt.Sprintf("0x%02x begins no CBOR item", b[p]))
+	}
+	if len(b)-p < n {
+		return 0, errShort{}
+	}
+	if n == 2 && b[p+1] < 32 {
+		return 0, corrupt(p, "a simple value below 32 in two bytes")
+	}
+	return p + n, nil
+}

@@ -1,0 +1,199 @@
+package metrics
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/torpor-run/torpor/host"
+	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/runtime"
+)
+
+// Build says which program this is.
+type Build struct {
+	Version   string
+	Revision  string // of the sources; "" when unknown
+	GoVersion string
+}
+
+// Metrics turns events into figures. It is a runtime.Observer and a host.Observer, and is safe for
+// concurrent use.
+type Metrics struct {
+	restore, save             *prometheus.HistogramVec
+	pause                     *prometheus.HistogramVec
+	savedBytes, restoredBytes *prometheus.CounterVec
+	failures                  *prometheus.CounterVec
+	corrupt                   *prometheus.CounterVec
+	compile, call             *prometheus.HistogramVec
+	memory                    *prometheus.GaugeVec
+	requests                  *prometheus.CounterVec
+	requestDuration           *prometheus.HistogramVec
+}
+
+// durations is a histogram with classic buckets from 100 µs to 100 s and native ones beside them.
+func durations(name, help string, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: name, Help: help,
+		Buckets:                         []float64{1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100},
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  160,
+		NativeHistogramMinResetDuration: time.Hour,
+	}, labels)
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+// New makes the metrics and registers them with reg; its errors are reg's.
+func New(reg prometheus.Registerer, build Build) (*Metrics, error) {
+	m := &Metrics{
+		restore: durations("torpor_restore_duration_seconds",
+			"How long restoring a part's state took. Phases read, decode and deliver overlap in time and count their own work; total is by the clock.", "service", "part", "phase"),
+		save: durations("torpor_save_duration_seconds",
+			"How long saving a part's state took. Phase prove runs alongside serialize; total is by the clock.", "service", "part", "phase"),
+		pause: durations("torpor_pause_duration_seconds",
+			"How long requests to a service were held for a capture, a load or a reset.", "service"),
+		savedBytes:    counter("torpor_saved_bytes_total", "Bytes of state files written by saves that were committed.", "service", "part"),
+		restoredBytes: counter("torpor_restored_bytes_total", "Bytes of records delivered by restores that succeeded.", "service", "part"),
+		failures:      counter("torpor_failures_total", "Saves, restores, holds and module calls that failed.", "operation", "service", "part", "reason"),
+		corrupt:       counter("torpor_corrupt_files_total", "Generations found damaged and moved aside.", "service", "part"),
+		compile:       durations("torpor_module_compile_duration_seconds", "How long compiling a serializer module took, or loading it from the cache.", "module"),
+		call:          durations("torpor_module_call_duration_seconds", "How long a call of a serializer module took, waiting for its input and output included.", "module", "operation"),
+		memory: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "torpor_module_memory_bytes",
+			Help: "Memory of the serializer module at the end of its last call, which is that call's high-water mark."}, []string{"module"}),
+		requests:        counter("torpor_gateway_requests_total", "Requests passed to a service, by status class of the answer.", "service", "code"),
+		requestDuration: durations("torpor_gateway_request_duration_seconds", "How long a request to a service took, held or waking time included.", "service"),
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "torpor_build_info", Help: "Always 1; the labels say which program this is.",
+		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "goversion": build.GoVersion}})
+	info.Set(1)
+	var errs []error
+	for _, c := range []prometheus.Collector{m.restore, m.save, m.pause, m.savedBytes, m.restoredBytes, m.failures, m.corrupt,
+		m.compile, m.call, m.memory, m.requests, m.requestDuration, info} {
+		errs = append(errs, reg.Register(c))
+	}
+	return m, errors.Join(errs...)
+}
+
+// Watch registers the figures that are read off rt at each scrape, and makes the series of its services
+// exist from the start, so that a dashboard shows a zero where nothing has happened yet.
+func (m *Metrics) Watch(reg prometheus.Registerer, rt *runtime.Runtime) error {
+	for _, s := range rt.Services() {
+		m.pause.WithLabelValues(s.Name())
+		m.requestDuration.WithLabelValues(s.Name())
+		for _, p := range s.Status().Parts {
+			for _, phase := range []string{"read", "decode", "deliver", "total"} {
+				m.restore.WithLabelValues(s.Name(), p.Name, phase)
+			}
+			for _, phase := range []string{"capture", "serialize", "prove", "commit", "total"} {
+				m.save.WithLabelValues(s.Name(), p.Name, phase)
+			}
+			m.savedBytes.WithLabelValues(s.Name(), p.Name)
+			m.restoredBytes.WithLabelValues(s.Name(), p.Name)
+			m.corrupt.WithLabelValues(s.Name(), p.Name)
+		}
+	}
+	return reg.Register(newStatusCollector(rt))
+}
+
+var (
+	_ runtime.Observer = (*Metrics)(nil)
+	_ host.Observer    = (*Metrics)(nil)
+)
+
+// RestoreFinished implements runtime.Observer.
+func (m *Metrics) RestoreFinished(e runtime.RestoreEvent) {
+	if e.Err != nil {
+		m.fail("restore", e.Service, e.Part, e.Err)
+		return
+	}
+	for _, p := range []struct {
+		phase string
+		d     time.Duration
+	}{{"read", e.Read}, {"decode", e.Decode}, {"deliver", e.Deliver}, {"total", e.Total}} {
+		m.restore.WithLabelValues(e.Service, e.Part, p.phase).Observe(p.d.Seconds())
+	}
+	m.restoredBytes.WithLabelValues(e.Service, e.Part).Add(float64(e.Bytes))
+}
+
+// SaveFinished implements runtime.Observer.
+func (m *Metrics) SaveFinished(e runtime.SaveEvent) {
+	if e.Err != nil {
+		m.fail("save", e.Service, e.Part, e.Err)
+		return
+	}
+	for _, p := range []struct {
+		phase string
+		d     time.Duration
+	}{{"capture", e.Capture}, {"serialize", e.Serialize}, {"prove", e.Prove}, {"commit", e.Commit}, {"total", e.Total}} {
+		m.save.WithLabelValues(e.Service, e.Part, p.phase).Observe(p.d.Seconds())
+	}
+	m.savedBytes.WithLabelValues(e.Service, e.Part).Add(float64(e.FileBytes))
+}
+
+// RequestsHeld implements runtime.Observer.
+func (m *Metrics) RequestsHeld(service string, d time.Duration, err error) {
+	if err != nil {
+		m.fail("hold", service, "", err)
+	}
+	m.pause.WithLabelValues(service).Observe(d.Seconds())
+}
+
+// GenerationQuarantined implements runtime.Observer.
+func (m *Metrics) GenerationQuarantined(service, part string) {
+	m.corrupt.WithLabelValues(service, part).Inc()
+}
+
+// ModuleCompiled implements host.Observer.
+func (m *Metrics) ModuleCompiled(module string, d time.Duration, err error) {
+	if err != nil {
+		m.fail("compile", "", "", err)
+		return
+	}
+	m.compile.WithLabelValues(module).Observe(d.Seconds())
+}
+
+// ModuleCalled implements host.Observer.
+func (m *Metrics) ModuleCalled(module, op string, c host.CallCost) {
+	if c.Err != nil {
+		m.fail("call", "", "", c.Err)
+		return
+	}
+	m.call.WithLabelValues(module, op).Observe(c.Duration.Seconds())
+	m.memory.WithLabelValues(module).Set(float64(c.Memory))
+}
+
+// RequestServed counts one request to a service by its answer's status.
+func (m *Metrics) RequestServed(service string, status int, d time.Duration) {
+	m.requests.WithLabelValues(service, strconv.Itoa(status/100)+"xx").Inc()
+	m.requestDuration.WithLabelValues(service).Observe(d.Seconds())
+}
+
+func (m *Metrics) fail(operation, service, part string, err error) {
+	m.failures.WithLabelValues(operation, service, part, reason(err)).Inc()
+}
+
+// reason puts an error into one of a few words.
+func reason(err error) string {
+	for _, r := range []struct {
+		is   error
+		word string
+	}{
+		{abi.ErrCorrupt, "corrupt"}, {abi.ErrVersion, "version"}, {abi.ErrNotFound, "not_found"},
+		{abi.ErrTooLarge, "too_large"}, {abi.ErrLocked, "locked"}, {syscall.ENOSPC, "no_space"},
+		{fs.ErrPermission, "permission"}, {syscall.EROFS, "permission"}, {syscall.EIO, "io"},
+		{runtime.ErrBusy, "busy"}, {context.Canceled, "canceled"}, {context.DeadlineExceeded, "timeout"},
+	} {
+		if errors.Is(err, r.is) {
+			return r.word
+		}
+	}
+	return "other"
+}

@@ -1,0 +1,105 @@
+//! The one walk over records that every operation is.
+
+use torpor::cbor::{Fault, Step};
+use torpor::{Checker, Input, Error, Output, Result, Text};
+
+/// What an operation does with checked records.
+///
+/// Records that are whole in the input's buffer come one by one to `record` and then together to
+/// `batch`. One that fills the buffer comes to `fragment` in pieces, so that memory does not follow
+/// the size of records; the first piece holds at least its head, partition and key.
+pub trait Visitor {
+    /// One whole record.
+    fn record(&mut self, encoded: &[u8]) -> Result<()>;
+    /// The whole records since the last batch.
+    fn batch(&mut self, encoded: &[u8]) -> Result<()>;
+    /// A piece of one record; `more` follow.
+    fn fragment(&mut self, piece: &[u8], more: bool) -> Result<()>;
+}
+
+/// Reads the input to its end, checks every record and shows it to the visitor.
+pub fn walk(input: &mut Input<'_>, visitor: &mut impl Visitor) -> Result<()> {
+    let mut checker = Checker::new();
+    let mut done = 0; // records that have ended
+    let mut checked = 0; // bytes of the window
+    let mut open = false; // fragments of the record under way have been shown
+    while input.fill()? {
+        let window = input.bytes();
+        let mut seen = 0; // bytes of the window that have been shown
+        let broken = |fault: Fault, done| fault.error(input.offset()).path(place(done));
+        if open {
+            match checker.check(window, checked).map_err(|f| broken(f, done))? {
+                Step::Whole(end) => {
+                    visitor.fragment(&window[..end], false)?;
+                    open = false;
+                    done += 1;
+                    seen = end;
+                    checked = end;
+                }
+                Step::Short(at) => checked = at,
+            }
+        }
+        if !open {
+            let mut whole = seen;
+            loop {
+                match checker.check(window, checked) {
+                    Ok(Step::Whole(end)) => {
+                        visitor.record(&window[whole..end])?;
+                        done += 1;
+                        whole = end;
+                        checked = end;
+                    }
+                    Ok(Step::Short(at)) => {
+                        checked = at;
+                        break;
+                    }
+                    Err(f) => return Err(broken(f, done)),
+                }
+            }
+            if whole > seen {
+                visitor.batch(&window[seen..whole])?;
+                seen = whole;
+            }
+        }
+        if seen == 0 && input.is_full() {
+            visitor.fragment(&window[..checked], true)?;
+            open = true;
+            seen = checked;
+        }
+        input.consume(seen);
+        checked -= seen;
+    }
+    if checker.between() {
+        return Ok(());
+    }
+    let end = input.offset() + input.bytes().len() as u64;
+    Err(Error::corrupt(end, "the input ends inside a record").path(place(done)))
+}
+
+/// The record under way, counted from 1.
+fn place(done: u64) -> Text {
+    Text::new().str("record ").num(done + 1)
+}
+
+/// A visitor that hands records on, straight from the input's buffer.
+pub struct Pass<'o, 'b> {
+    /// Where to.
+    pub out: &'o mut Output<'b>,
+    /// Whether that takes records; native state has no fragments.
+    pub records: bool,
+}
+
+impl Visitor for Pass<'_, '_> {
+    #[inline(always)]
+    fn record(&mut self, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn batch(&mut self, encoded: &[u8]) -> Result<()> {
+        self.out.emit(encoded, false)
+    }
+
+    fn fragment(&mut self, piece: &[u8], more: bool) -> Result<()> {
+        self.out.emit(piece, more && self.records)
+    }
+}

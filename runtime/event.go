@@ -1,0 +1,55 @@
+package runtime
+
+import "time"
+
+// Observer is told what the runtime does. Its methods are called in the course of the work and should
+// return at once; they must be safe for concurrent use.
+type Observer interface {
+	// RestoreFinished: a part was restored, or not (Err).
+	RestoreFinished(RestoreEvent)
+	// SaveFinished: a part was saved, or not (Err).
+	SaveFinished(SaveEvent)
+	// RequestsHeld: requests to a service were held this long for a capture, a load or a reset. Err
+	// says that they could not be held in time, and so nothing was done.
+	RequestsHeld(service string, d time.Duration, err error)
+	// GenerationQuarantined: a damaged generation was moved aside.
+	GenerationQuarantined(service, part string)
+}
+
+// RestoreEvent is one restore of a part. The phases overlap in time: each is how long that stage was
+// at work itself, not waiting for the others. Total is by the clock on the wall.
+type RestoreEvent struct {
+	Service, Part string
+	Generation    uint64
+	Records       uint64
+	Bytes         uint64        // of records, uncompressed
+	Read          time.Duration // reading and checking the state file
+	Decode        time.Duration // the serializer
+	Deliver       time.Duration // the source, putting native state into the service
+	Total         time.Duration
+	Err           error
+}
+
+// SaveEvent is one save of a part. Capture is the time the source took to fix its state, during which
+// requests wait; the other phases follow one another.
+type SaveEvent struct {
+	Service, Part string
+	Generation    uint64
+	Records       uint64
+	Bytes         uint64        // of records, uncompressed
+	FileBytes     int64         // written
+	Capture       time.Duration // fixing the state
+	Serialize     time.Duration // native state to records to the file, proof alongside
+	Prove         time.Duration // what the proof was at work itself, within Serialize
+	Commit        time.Duration // making it durable
+	Total         time.Duration
+	Err           error
+}
+
+// observers lets the runtime call an observer that may be absent.
+type noObserver struct{}
+
+func (noObserver) RestoreFinished(RestoreEvent)              {}
+func (noObserver) SaveFinished(SaveEvent)                    {}
+func (noObserver) RequestsHeld(string, time.Duration, error) {}
+func (noObserver) GenerationQuarantined(string, string)      {}

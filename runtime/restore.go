@@ -1,0 +1,215 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/statefile"
+)
+
+// restoreParts loads every part's newest good generation and sets the service's status.
+func (s *Service) restoreParts(ctx context.Context) (found bool, err error) {
+	for _, p := range s.parts {
+		got, err := s.restorePart(ctx, p)
+		if err != nil {
+			err = fmt.Errorf("service %s, part %s: its saved state cannot be loaded: %w", s.name, p.Name, err)
+			s.rt.logger.Error("restore failed; the service is neither served nor saved until it is loaded or reset", "service", s.name, "part", p.Name, "error", err)
+			s.set(StatusError, err)
+			s.mu.Lock()
+			p.lastErr = err
+			s.mu.Unlock()
+			return false, err
+		}
+		found = found || got
+		p.Dirty.take()
+	}
+	s.set(StatusRunning, nil)
+	return found, nil
+}
+
+// restorePart loads p's newest good generation. Damage found on the way moves a generation aside and
+// the one before is tried; when none is left the part starts empty, and its last error says so.
+func (s *Service) restorePart(ctx context.Context, p *part) (found bool, err error) {
+	rt := s.rt
+	var damage []error
+	for {
+		opened, err := rt.dir.OpenNewest(s.name, p.Name)
+		var none *statedir.DamagedError
+		if opened != nil {
+			damage = append(damage, s.quarantined(p, opened.Quarantined)...)
+		} else if errors.As(err, &none) {
+			damage = append(damage, s.quarantined(p, none.Quarantined)...)
+		}
+		if none != nil || errors.Is(err, abi.ErrNotFound) {
+			s.noteDamage(p, damage, "no sound generation is left, the service starts empty")
+			return false, nil
+		}
+		if err != nil {
+			rt.observer.RestoreFinished(RestoreEvent{Service: s.name, Part: p.Name, Err: err})
+			return false, err
+		}
+		event, err := s.restore(ctx, p, opened)
+		rt.observer.RestoreFinished(event)
+		if err == nil {
+			s.mu.Lock()
+			info := opened.File().Info()
+			p.generation, p.savedAt, p.records, p.bytes, p.fileBytes = opened.Generation, opened.File().Header().Created, info.Records, info.Raw, info.Size
+			p.lastErr = nil
+			s.mu.Unlock()
+			s.noteDamage(p, damage, fmt.Sprintf("generation %d was loaded instead", opened.Generation))
+			rt.logger.Info("state restored", "service", s.name, "part", p.Name, "generation", opened.Generation,
+				"records", event.Records, "bytes", event.Bytes, "took", event.Total)
+			return true, opened.Close()
+		}
+		// Only damage that the file's own checksums show speaks against the file; when a serializer
+		// or a source refuses sound bytes, moving them aside would help nobody.
+		var fe *statefile.FileError
+		if !errors.As(err, &fe) || !errors.Is(fe.Err, abi.ErrCorrupt) {
+			return false, errors.Join(err, opened.Close())
+		}
+		q := rt.dir.Quarantine(opened, err)
+		damage = append(damage, s.quarantined(p, []statedir.Quarantine{q})...)
+		if err := opened.Close(); err != nil {
+			return false, err
+		}
+	}
+}
+
+// quarantined tells the observer of each and returns what was wrong with them.
+func (s *Service) quarantined(p *part, qs []statedir.Quarantine) []error {
+	var errs []error
+	for _, q := range qs {
+		errs = append(errs, fmt.Errorf("generation %d, now at %s: %w", q.Generation, q.Path, q.Err))
+		s.rt.observer.GenerationQuarantined(s.name, p.Name)
+	}
+	return errs
+}
+
+// noteDamage keeps it in the part's last error that generations were moved aside.
+func (s *Service) noteDamage(p *part, damage []error, then string) {
+	if len(damage) == 0 {
+		return
+	}
+	err := fmt.Errorf("%w; %s", errors.Join(damage...), then)
+	s.rt.logger.Error("saved state was damaged and has been moved aside", "service", s.name, "part", p.Name, "error", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.lastErr = err
+}
+
+// restore runs one generation through its serializer into the source.
+func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened) (RestoreEvent, error) {
+	start := time.Now()
+	header, info := opened.File().Header(), opened.File().Info()
+	event := RestoreEvent{Service: s.name, Part: p.Name, Generation: opened.Generation, Records: info.Records, Bytes: info.Raw}
+	finish := func(err error) (RestoreEvent, error) {
+		event.Total, event.Err = time.Since(start), err
+		return event, err
+	}
+	if header.Service != s.name || header.Part != p.Name {
+		return finish(fmt.Errorf("%s holds the state of %s/%s, not of %s/%s: put it back in its place", opened.Path, header.Service, header.Part, s.name, p.Name))
+	}
+	decoder, err := s.decoder(ctx, p, header.Serializer)
+	if err != nil {
+		return finish(err)
+	}
+
+	line := newPipeline(ctx)
+	read, migrated, native := newBatchPipe(line.ctx), newBatchPipe(line.ctx), newBytePipe(line.ctx)
+	var readTook, migrateTook, decodeTook, deliverTook time.Duration
+	line.stage(&readTook, func(context.Context) error {
+		return readInto(opened.File().Records(), read)
+	})
+	call := abi.Call{Service: s.name, Part: p.Name, Schema: header.Serializer.Schema, Time: header.Created.UnixNano(), Settings: p.Settings}
+	records := read
+	if decoder.migrate {
+		records = migrated
+		line.stage(&migrateTook, func(ctx context.Context) error {
+			step := call
+			step.From, step.To = header.Serializer.Schema, p.Schema
+			if err := decoder.serializer.Migrate(ctx, step, read, migrated); err != nil {
+				return err
+			}
+			migrated.end()
+			return nil
+		})
+		call.Schema = p.Schema
+	}
+	line.stage(&decodeTook, func(ctx context.Context) error {
+		if err := decoder.serializer.Load(ctx, call, records, native); err != nil {
+			return err
+		}
+		native.CloseWrite() // only now: the source takes the end of the stream for success
+		return nil
+	})
+	line.stage(&deliverTook, func(ctx context.Context) error { return p.Source.Restore(ctx, native) })
+	err = line.wait()
+	event.Read = readTook - read.produceWait
+	event.Decode = decodeTook - records.consumeWait - native.produceWait
+	if decoder.migrate {
+		event.Decode += migrateTook - read.consumeWait - migrated.produceWait
+	}
+	event.Deliver = deliverTook - native.consumeWait
+	return finish(err)
+}
+
+// readInto moves a file's records onto the belt without copying them. The belt is ended after the last
+// record only: an end is what the stages behind it take for success.
+func readInto(from *statefile.RecordReader, to *batchPipe) error {
+	for {
+		b, err := to.empty()
+		if err != nil {
+			return err
+		}
+		if err := from.ReadInto(b); errors.Is(err, io.EOF) {
+			to.end()
+			return nil
+		} else if err != nil {
+			return err
+		}
+		to.send(b)
+	}
+}
+
+type decoder struct {
+	serializer Serializer
+	migrate    bool // records pass through Migrate first
+}
+
+// decoder chooses what reads a state that w wrote: the configured serializer, if it reads that schema
+// or can migrate it, otherwise the very module that wrote it, which the state directory kept.
+func (s *Service) decoder(ctx context.Context, p *part, w statefile.Serializer) (decoder, error) {
+	d := p.Serializer.Descriptor()
+	if d.Name == w.Name {
+		switch {
+		case w.Schema == p.Schema, p.Schema == d.Schema && slices.Contains(d.Reads, w.Schema):
+			return decoder{serializer: p.Serializer}, nil
+		case slices.Contains(d.Operations, abi.OpMigrate):
+			return decoder{serializer: p.Serializer, migrate: true}, nil
+		}
+	}
+	written := fmt.Sprintf("the state was written by serializer %s %s with schema %d (module %x)", w.Name, w.Version, w.Schema, w.Digest)
+	if s.rt.compile == nil {
+		return decoder{}, fmt.Errorf("%w: %s, which %s %s does not read", abi.ErrVersion, written, d.Name, d.Version)
+	}
+	wasm, err := s.rt.dir.Module(w.Digest)
+	if err != nil {
+		return decoder{}, fmt.Errorf("%s, which %s %s does not read, and the module is not in the state directory: %w", written, d.Name, d.Version, err)
+	}
+	old, err := s.rt.compile(ctx, wasm)
+	if err != nil {
+		return decoder{}, fmt.Errorf("%s: %w", written, err)
+	}
+	if m := old.Descriptor().Media; m != d.Media {
+		return decoder{}, fmt.Errorf("%w: %s, which gives %s; the service takes %s", abi.ErrVersion, written, m, d.Media)
+	}
+	s.rt.logger.Warn("state is read by the module that wrote it", "service", s.name, "part", p.Name,
+		"serializer", w.Name, "version", w.Version, "schema", w.Schema)
+	return decoder{serializer: old}, nil
+}

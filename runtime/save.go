@@ -1,0 +1,313 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/host/abi/record"
+	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/statefile"
+)
+
+// portable is a [Serializer] whose module can be kept beside the states it wrote.
+type portable interface{ Wasm() []byte }
+
+// captured is a part fixed for saving.
+type captured struct {
+	part    *part
+	capture Capture
+	dirty   int64 // to put back if the save fails
+	took    time.Duration
+}
+
+// saveParts captures the parts chosen at one moment and saves each.
+func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error {
+	var parts []*part
+	for _, p := range s.parts {
+		if choose(p) {
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) == 0 {
+		return nil
+	}
+	caught, err := s.capture(ctx, parts)
+	if err != nil {
+		s.note(err)
+		for _, p := range parts {
+			s.rt.observer.SaveFinished(SaveEvent{Service: s.name, Part: p.Name, Err: err})
+		}
+		return err
+	}
+	var errs []error
+	for _, c := range caught {
+		event, err := s.savePart(ctx, c)
+		if err != nil {
+			c.part.Dirty.putBack(c.dirty)
+			err = fmt.Errorf("service %s, part %s: not saved: %w", s.name, c.part.Name, err)
+			errs = append(errs, err)
+		}
+		event.Err = err
+		s.mu.Lock()
+		c.part.lastErr = err
+		if err == nil {
+			c.part.generation, c.part.savedAt = event.Generation, time.Now()
+			c.part.records, c.part.bytes, c.part.fileBytes = event.Records, event.Bytes, event.FileBytes
+		}
+		s.mu.Unlock()
+		s.rt.observer.SaveFinished(event)
+	}
+	return errors.Join(errs...)
+}
+
+// capture fixes the parts. Requests are held for it, unless there is one part whose source captures
+// atomically; several parts belong together and are always captured under hold.
+func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error) {
+	var caught []captured
+	take := func(ctx context.Context) error {
+		for _, p := range parts {
+			// Cleared before the capture: what changes after it marks the part again, and what
+			// changes between the two is merely saved once more.
+			dirty := p.Dirty.take()
+			start := time.Now()
+			c, err := p.Source.Capture(ctx)
+			if err != nil {
+				p.Dirty.putBack(dirty)
+				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
+			}
+			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start)})
+		}
+		return nil
+	}
+	var err error
+	if a, ok := parts[0].Source.(AtomicSource); ok && len(s.parts) == 1 && a.AtomicCapture() {
+		start := time.Now()
+		err = take(ctx)
+		s.rt.observer.RequestsHeld(s.name, time.Since(start), err)
+	} else {
+		err = s.holding(ctx, take)
+	}
+	if err != nil {
+		for _, c := range caught {
+			c.part.Dirty.putBack(c.dirty)
+			err = errors.Join(err, c.capture.Close())
+		}
+		return nil, err
+	}
+	return caught, nil
+}
+
+// savePart makes one generation of what was captured, proves it and commits it.
+func (s *Service) savePart(ctx context.Context, c captured) (event SaveEvent, err error) {
+	start := time.Now()
+	p := c.part
+	event = SaveEvent{Service: s.name, Part: p.Name, Capture: c.took}
+	defer func() {
+		event.Total = time.Since(start) + c.took
+		err = errors.Join(err, c.capture.Close())
+	}()
+	if err := s.keepModule(p); err != nil {
+		return event, err
+	}
+	pending, err := s.rt.dir.Begin(s.name, p.Name)
+	if err != nil {
+		return event, err
+	}
+	event.Generation = pending.Generation()
+	info, err := s.serialize(ctx, c, pending, &event)
+	if err != nil {
+		pending.Abort()
+		return event, err
+	}
+	committing := time.Now()
+	if err := pending.Commit(); err != nil {
+		return event, err
+	}
+	event.Commit = time.Since(committing)
+	event.Records, event.Bytes, event.FileBytes = info.Records, info.Raw, info.Size
+	s.rt.logger.Info("state saved", "service", s.name, "part", p.Name, "generation", event.Generation,
+		"records", info.Records, "bytes", info.Raw, "took", time.Since(start)+c.took)
+	return event, nil
+}
+
+// keepModule puts the serializer's module into the state directory, before the first state that needs
+// it is committed.
+func (s *Service) keepModule(p *part) error {
+	if m, ok := p.Serializer.(portable); ok && !p.kept {
+		if err := s.rt.dir.KeepModule(p.Serializer.Digest(), m.Wasm()); err != nil {
+			return err
+		}
+		p.kept = true
+	}
+	return nil
+}
+
+// serialize writes the state file of what was captured to pending and proves it on the way: the
+// records go to the file and, at the same time, back through the serializer.
+func (s *Service) serialize(ctx context.Context, c captured, pending *statedir.Pending, event *SaveEvent) (statefile.Info, error) {
+	start := time.Now()
+	p, d := c.part, c.part.Serializer.Descriptor()
+	header := statefile.Header{Service: s.name, Part: p.Name, Generation: pending.Generation(), Created: start.UTC(),
+		Serializer: statefile.Serializer{Name: d.Name, Version: d.Version, Digest: p.Serializer.Digest(), Schema: p.Schema}}
+	file, err := statefile.NewWriter(pending, header)
+	if err != nil {
+		return statefile.Info{}, err
+	}
+	call := abi.Call{Service: s.name, Part: p.Name, Schema: p.Schema, Time: start.UnixNano(), Settings: p.Settings}
+
+	line := newPipeline(ctx)
+	native, toFile := newBytePipe(line.ctx), newBatchPipe(line.ctx)
+	captureSum := sha256.New()
+	line.stage(nil, func(ctx context.Context) error {
+		if err := c.capture.WriteNative(ctx, io.MultiWriter(captureSum, native)); err != nil {
+			return err
+		}
+		native.CloseWrite()
+		return nil
+	})
+	sink := teeSink{toFile}
+	var proof *proof
+	if p.Proof == ProofFull || p.Proof == ProofSampled && header.Generation%10 == 1 {
+		proof = newProof(line, p.Serializer, call)
+		sink = append(sink, proof.records)
+	}
+	line.stage(nil, func(ctx context.Context) error {
+		if err := p.Serializer.Save(ctx, call, native, sink); err != nil {
+			return err
+		}
+		toFile.end()
+		if proof != nil {
+			proof.records.end()
+		}
+		return nil
+	})
+	var info statefile.Info
+	recordSum := sha256.New()
+	line.stage(nil, func(context.Context) error {
+		out := record.Sink(file)
+		if proof != nil && !d.Canonical {
+			out = teeSink{file, digestSink{recordSum}}
+		}
+		if err := drain(toFile, out); err != nil {
+			return err
+		}
+		var err error
+		info, err = file.Close()
+		return err
+	})
+	if err := line.wait(); err != nil {
+		return info, err
+	}
+	if proof != nil {
+		event.Prove = proof.took()
+		if err := proof.compare(captureSum, recordSum); err != nil {
+			return info, err
+		}
+	}
+	event.Serialize = time.Since(start)
+	return info, nil
+}
+
+// proof loads what is being saved. For a canonical serializer that must give the native state back,
+// byte for byte; for another, saving what it gave must give the same records.
+type proof struct {
+	records    *batchPipe
+	again      *bytePipe // not canonical only
+	canonical  bool
+	native     hash.Hash // of what Load gave
+	resaved    hash.Hash // of the records made from that
+	loadTook   time.Duration
+	resaveTook time.Duration
+}
+
+func newProof(line *pipeline, ser Serializer, call abi.Call) *proof {
+	p := &proof{records: newBatchPipe(line.ctx), canonical: ser.Descriptor().Canonical, native: sha256.New(), resaved: sha256.New()}
+	out := io.Writer(p.native)
+	if !p.canonical {
+		p.again = newBytePipe(line.ctx)
+		out = p.again
+		line.stage(&p.resaveTook, func(ctx context.Context) error {
+			return proofError(ser.Save(ctx, call, p.again, digestSink{p.resaved}))
+		})
+	}
+	line.stage(&p.loadTook, func(ctx context.Context) error {
+		if err := ser.Load(ctx, call, p.records, out); err != nil {
+			return proofError(err)
+		}
+		if !p.canonical {
+			p.again.CloseWrite()
+		}
+		return nil
+	})
+	return p
+}
+
+func proofError(err error) error {
+	if err != nil {
+		return fmt.Errorf("proof: what was just saved cannot be loaded again: %w", err)
+	}
+	return nil
+}
+
+// took is how long the proof was at work itself.
+func (p *proof) took() time.Duration {
+	d := p.loadTook - p.records.consumeWait
+	if p.again != nil {
+		d += p.resaveTook - p.again.produceWait - p.again.consumeWait
+	}
+	return d
+}
+
+func (p *proof) compare(native, records hash.Hash) error {
+	want, got, what := native.Sum(nil), p.native.Sum(nil), "loading what was just saved gives other bytes than were captured"
+	if !p.canonical {
+		want, got, what = records.Sum(nil), p.resaved.Sum(nil), "loading what was just saved, and saving that, gives other records"
+	}
+	if !bytes.Equal(want, got) {
+		return fmt.Errorf("proof: %s (SHA-256 %x, %x): the serializer loses state", what, want, got)
+	}
+	return nil
+}
+
+// drain moves batches from a belt to a sink until there are no more.
+func drain(from *batchPipe, to record.Sink) error {
+	for {
+		b, err := from.ReadBatch()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = to.WriteBatch(b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// teeSink gives every batch to each sink.
+type teeSink []record.Sink
+
+func (t teeSink) WriteBatch(b *record.Batch) error {
+	for _, s := range t {
+		if err := s.WriteBatch(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// digestSink sums up records.
+type digestSink struct{ h hash.Hash }
+
+func (d digestSink) WriteBatch(b *record.Batch) error {
+	_, err := d.h.Write(b.Data)
+	return err
+}

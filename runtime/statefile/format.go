@@ -1,0 +1,256 @@
+package statefile
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/host/abi/record"
+)
+
+// Version is the format version this package writes and the only one it reads.
+const Version = 1
+
+// Limits a reader holds a file to before it allocates anything by what the file says. FORMAT.md,
+// "Limits", gives the reasons.
+const (
+	MaxHeaderBytes = 64 << 10  // the header item
+	MaxIndexBytes  = 256 << 20 // the index item
+	MaxChunks      = 4 << 20   // chunks in an index
+	MaxRuns        = 1 << 20   // runs in an index
+)
+
+// Bounds of a chunk, in bytes of records before compression (FORMAT.md, "Cutting chunks").
+const (
+	minChunk    = 16 << 10
+	targetChunk = 48 << 10 // what a cut's odds aim at beyond minChunk: 64 KiB in the mean
+	maxChunk    = 256 << 10
+)
+
+// Compression of a file's chunks.
+const (
+	CompressionNone = "none"
+	CompressionZstd = "zstd"
+)
+
+// magic begins the header: tag 55799, "self-described CBOR" (RFC 8949, section 3.4.6).
+var magic = [3]byte{0xd9, 0xd9, 0xf7}
+
+// chunkTag is "encoded CBOR sequence" (RFC 8742, IANA tag 63) as it stands before an uncompressed
+// chunk's byte string.
+var chunkTag = [2]byte{0xd8, 63}
+
+// The trailer: a byte string of trailerBytes-2, FORMAT.md, "Trailer".
+const (
+	trailerBytes   = 30
+	trailerCRC     = 18 // where the CRC lies; it covers the index and the trailer up to here
+	trailerMagic   = 22
+	trailerVersion = 28
+)
+
+var (
+	trailerHead  = [2]byte{0x58, trailerBytes - 2}
+	trailerWords = [6]byte{'t', 'o', 'r', 'p', 'o', 'r'}
+)
+
+// kindFull marks a run whose records stand for themselves.
+const kindFull = "full"
+
+// Header says what a state file holds and who wrote it.
+type Header struct {
+	Service     string     // the service's name
+	Part        string     // store, backend, assets
+	Generation  uint64     // numbered from 1
+	Created     time.Time  // kept to the nanosecond, in UTC
+	Serializer  Serializer // what wrote the records
+	Compression string     // CompressionNone, or CompressionZstd; "" means none when writing
+}
+
+// Serializer identifies the module that wrote a state.
+type Serializer struct {
+	Name    string
+	Version string
+	Digest  [sha256.Size]byte // SHA-256 of the module as its author built it
+	Schema  uint64            // of the records
+}
+
+// Info is what the index says about the file as a whole.
+type Info struct {
+	Size    int64             // bytes of the file
+	Raw     uint64            // bytes of all records, uncompressed
+	Records uint64            // number of records
+	Chunks  int               // number of chunks
+	Root    [sha256.Size]byte // the root digest: equal roots mean equal chunks in equal order
+}
+
+// Partition sums up the runs of one partition.
+type Partition struct {
+	Name    string
+	Records uint64
+	Raw     uint64
+	Chunks  int
+}
+
+// The items as they are encoded.
+type (
+	headerItem struct {
+		Format      uint64         `cbor:"torpor"` // first, so that a reader of any version finds it
+		Service     string         `cbor:"service"`
+		Part        string         `cbor:"part"`
+		Generation  uint64         `cbor:"generation"`
+		Created     time.Time      `cbor:"created"`
+		Serializer  serializerItem `cbor:"serializer"`
+		Compression string         `cbor:"compression"`
+	}
+	serializerItem struct {
+		Name    string `cbor:"name"`
+		Version string `cbor:"version"`
+		SHA256  []byte `cbor:"sha256"`
+		Schema  uint64 `cbor:"schema"`
+	}
+	indexItem struct {
+		Previous uint64    `cbor:"previous"` // where the part of the file before this run set ends; 0: none
+		Header   []byte    `cbor:"header"`   // SHA-256 of the header item
+		Root     []byte    `cbor:"root"`
+		Records  uint64    `cbor:"records"`
+		Raw      uint64    `cbor:"raw"`
+		Runs     []runItem `cbor:"runs"`
+	}
+	runItem struct {
+		Kind      string      `cbor:"kind"`
+		Partition string      `cbor:"partition"`
+		Chunks    []chunkItem `cbor:"chunks"`
+	}
+	chunkItem struct {
+		_       struct{} `cbor:",toarray"`
+		Offset  uint64
+		Length  uint64 // of the whole item, its head included
+		Records uint64
+		Raw     uint64 // of the records, uncompressed
+		SHA256  []byte // of the records, uncompressed
+	}
+)
+
+// codec holds the CBOR modes: made once for each reader or writer, since the project keeps no globals.
+type codec struct {
+	enc cbor.EncMode
+	dec cbor.DecMode
+}
+
+func newCodec() (codec, error) {
+	enc, err := cbor.EncOptions{
+		Time:          cbor.TimeRFC3339NanoUTC,
+		TimeTag:       cbor.EncTagRequired,
+		ShortestFloat: cbor.ShortestFloat16,
+		IndefLength:   cbor.IndefLengthForbidden,
+	}.EncMode()
+	if err != nil {
+		return codec{}, fmt.Errorf("statefile: cbor encoder: %w", err)
+	}
+	// fxamacker's default of 131,072 array elements would refuse a state of 8 GiB.
+	dec, err := cbor.DecOptions{
+		MaxNestedLevels:  8,
+		MaxArrayElements: MaxChunks,
+		MaxMapPairs:      1 << 10,
+		IndefLength:      cbor.IndefLengthForbidden,
+		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
+		TimeTag:          cbor.DecTagRequired,
+		TextUnmarshaler:  cbor.TextUnmarshalerNone,
+	}.DecMode()
+	if err != nil {
+		return codec{}, fmt.Errorf("statefile: cbor decoder: %w", err)
+	}
+	return codec{enc: enc, dec: dec}, nil
+}
+
+// A FileError says what is wrong with a state file and where. It wraps abi.ErrCorrupt,
+// abi.ErrVersion or abi.ErrTooLarge.
+type FileError struct {
+	File   string // as given to Open
+	Offset int64  // in the file
+	Reason string
+	Err    error
+}
+
+func (e *FileError) Error() string {
+	return fmt.Sprintf("state file %s: %v at offset %d: %s", e.File, e.Err, e.Offset, e.Reason)
+}
+
+func (e *FileError) Unwrap() error { return e.Err }
+
+// rootDigest is SHA-256 over every chunk in order: the partition's length as a big-endian uint32, the
+// partition, the chunk's SHA-256. It depends on the records and the cuts only, so that it is the same
+// whatever the generation, the time or the compression.
+func rootDigest(runs []runItem) [sha256.Size]byte {
+	h := sha256.New()
+	var n [4]byte
+	for _, r := range runs {
+		binary.BigEndian.PutUint32(n[:], uint32(len(r.Partition)))
+		for _, c := range r.Chunks {
+			h.Write(n[:])
+			h.Write([]byte(r.Partition))
+			h.Write(c.SHA256)
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// cutter decides where chunks end. Only a record's own key and length, and the size of the chunk so
+// far, take part, so that a change of some records leaves the cuts elsewhere as they were.
+type cutter struct{ table *crc32.Table }
+
+func newCutter() cutter { return cutter{table: crc32.MakeTable(crc32.Castagnoli)} }
+
+// after reports whether a chunk of size bytes ends behind the record of length bytes whose encoded key
+// is key. The odds follow the record's length, so that chunks come out equally large whether records
+// are small or large.
+func (c cutter) after(size, length int, key []byte) bool {
+	if size < minChunk {
+		return false
+	}
+	if size >= maxChunk {
+		return true
+	}
+	// CRC32C spreads keys that differ in a digit; the multiplication (Knuth's golden ratio) brings
+	// its low bits up to where the comparison looks.
+	h := crc32.Checksum(key, c.table) * 0x9e3779b1
+	return uint64(h)*targetChunk < uint64(length)<<32
+}
+
+func checkNames(h Header) error {
+	for _, f := range []struct{ what, value string }{
+		{"service", h.Service}, {"part", h.Part}, {"serializer name", h.Serializer.Name},
+	} {
+		if f.value == "" {
+			return fmt.Errorf("no %s", f.what)
+		}
+	}
+	if h.Generation == 0 {
+		return errors.New("generation 0: generations are numbered from 1")
+	}
+	switch h.Compression {
+	case CompressionNone, CompressionZstd:
+		return nil
+	default:
+		return fmt.Errorf("compression %q; this version knows %q and %q", h.Compression, CompressionNone, CompressionZstd)
+	}
+}
+
+// maxChunkBytes is the most a chunk's records may take: cuts come at maxChunk, behind a record.
+func maxChunkBytes(maxRecord int) int {
+	if maxRecord == 0 {
+		maxRecord = record.DefaultMaxBytes
+	}
+	return maxChunk + min(maxRecord, record.MaxMaxBytes)
+}
+
+func versionError(file string, v uint64) error {
+	return &FileError{File: file, Offset: 11, Err: abi.ErrVersion,
+		Reason: fmt.Sprintf("format version %d; this program reads version %d: use a newer Torpor", v, Version)}
+}

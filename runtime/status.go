@@ -1,0 +1,46 @@
+package runtime
+
+import "time"
+
+// ServiceStatus is what a service is doing now.
+type ServiceStatus struct {
+	Name   string
+	Status Status
+	Err    error // of [StatusError]
+	Parts  []PartStatus
+}
+
+// PartStatus is what is saved of a part and what is not.
+type PartStatus struct {
+	Name       string
+	Serializer string    // name and version; "" when persistence is disabled
+	Generation uint64    // newest committed or found; 0: none
+	SavedAt    time.Time // of that generation; zero: none
+	Records    uint64    // of that generation; 0 until it was loaded or saved by this runtime
+	Bytes      uint64    // of its records, uncompressed; likewise
+	FileBytes  int64     // of its file
+	DirtySince time.Time // when the oldest unsaved change was made; zero: all is saved
+	Err        error     // of the last save, load or damage found; nil once a later one went well
+}
+
+// Status tells the service's status and, in one moment, that of its parts.
+func (s *Service) Status() ServiceStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := ServiceStatus{Name: s.name, Status: s.status, Err: s.err}
+	for _, p := range s.parts {
+		ps := PartStatus{Name: p.Name, Generation: p.generation, SavedAt: p.savedAt, Records: p.records,
+			Bytes: p.bytes, FileBytes: p.fileBytes, Err: p.lastErr}
+		if p.Serializer != nil {
+			d := p.Serializer.Descriptor()
+			ps.Serializer = d.Name + " " + d.Version
+		}
+		if p.Dirty != nil {
+			if since, dirty := p.Dirty.Since(); dirty {
+				ps.DirtySince = since
+			}
+		}
+		out.Parts = append(out.Parts, ps)
+	}
+	return out
+}

@@ -1,0 +1,371 @@
+package vfs_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/torpor-run/torpor/runtime/vfs"
+)
+
+// seeds is how many power cuts a test looks at: enough that an outcome with odds of one in a few is
+// among them.
+const seeds = 200
+
+func rng(seed int) *rand.Rand { return rand.New(rand.NewPCG(uint64(seed), 1)) }
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func create(t testing.TB, fsys vfs.FS, name string, content []byte) vfs.File {
+	t.Helper()
+	f, err := fsys.OpenFile(name, vfs.Create)
+	check(t, err)
+	t.Cleanup(func() { f.Close() })
+	_, err = f.Write(content)
+	check(t, err)
+	return f
+}
+
+func syncFolder(t testing.TB, fsys vfs.FS, name string) {
+	t.Helper()
+	f, err := fsys.OpenFile(name, vfs.Read)
+	check(t, err)
+	check(t, f.Sync())
+	check(t, f.Close())
+}
+
+// read returns what name holds, "-" if there is no such file.
+func read(t testing.TB, fsys vfs.FS, name string) string {
+	t.Helper()
+	f, err := fsys.OpenFile(name, vfs.Read)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "-"
+	}
+	check(t, err)
+	defer f.Close()
+	size, err := f.Size()
+	check(t, err)
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// outcomes cuts the power many times and says what was seen how often.
+func outcomes(m *vfs.Mem, look func(*vfs.Mem) string) map[string]int {
+	seen := map[string]int{}
+	for seed := range seeds {
+		seen[look(m.PowerCut(rng(seed)))]++
+	}
+	return seen
+}
+
+// want fails unless exactly these outcomes were seen.
+func want(t *testing.T, seen map[string]int, outcomes ...string) {
+	t.Helper()
+	for _, o := range outcomes {
+		if seen[o] == 0 {
+			t.Errorf("never saw %q in %d power cuts: %v", o, seeds, seen)
+		}
+		delete(seen, o)
+	}
+	for o, n := range seen {
+		t.Errorf("saw %q %d times in %d power cuts", o, n, seeds)
+	}
+}
+
+func TestPowerCutKeepsWhatWasSynced(t *testing.T) {
+	m := vfs.NewMem()
+	check(t, m.Mkdir("d"))
+	f := create(t, m, "d/f", []byte("synced"))
+	check(t, f.Sync())
+	syncFolder(t, m, "d")
+	syncFolder(t, m, ".")
+	want(t, outcomes(m, func(c *vfs.Mem) string { return read(t, c, "d/f") }), "synced")
+}
+
+func TestPowerCutLosesNamesWithoutFolderSync(t *testing.T) {
+	m := vfs.NewMem()
+	f := create(t, m, "f", []byte("x"))
+	check(t, f.Sync())
+	want(t, outcomes(m, func(c *vfs.Mem) string { return read(t, c, "f") }), "x", "-")
+
+	check(t, m.Mkdir("d"))
+	f = create(t, m, "d/f", []byte("x"))
+	check(t, f.Sync())
+	syncFolder(t, m, "d") // but not its parent
+	want(t, outcomes(m, func(c *vfs.Mem) string { return read(t, c, "d/f") }), "x", "-")
+}
+
+func TestPowerCutKeepsRenameWholeOrNotAtAll(t *testing.T) {
+	m := vfs.NewMem()
+	for _, name := range []string{"a", "b"} {
+		check(t, create(t, m, name, []byte(strings.ToUpper(name))).Sync())
+	}
+	syncFolder(t, m, ".")
+	check(t, m.Rename("a", "b"))
+	look := func(c *vfs.Mem) string { return read(t, c, "a") + read(t, c, "b") }
+	want(t, outcomes(m, look), "AB", "-A")
+	syncFolder(t, m, ".")
+	want(t, outcomes(m, look), "-A")
+	check(t, m.Remove("b"))
+	want(t, outcomes(m, look), "-A", "--")
+}
+
+func TestPowerCutKeepsChangesOfFolderIndependently(t *testing.T) {
+	m := vfs.NewMem()
+	check(t, create(t, m, "n", []byte("1")).Sync())
+	syncFolder(t, m, ".")
+	check(t, create(t, m, "t", []byte("2")).Sync())
+	check(t, m.Rename("n", "o"))
+	check(t, m.Rename("t", "n"))
+	// n, o and t after each of the eight choices of what is kept of: create t, n to o, t to n.
+	want(t, outcomes(m, func(c *vfs.Mem) string { return read(t, c, "n") + read(t, c, "o") + read(t, c, "t") }),
+		"1--", "1-2", "-1-", "-12", "2--", "21-")
+}
+
+func TestPowerCutTearsUnsyncedBytes(t *testing.T) {
+	m := vfs.NewMem()
+	old, added := bytes.Repeat([]byte("o"), 3000), bytes.Repeat([]byte("n"), 5000)
+	f := create(t, m, "f", old)
+	check(t, f.Sync())
+	syncFolder(t, m, ".")
+	_, err := f.Write(added)
+	check(t, err)
+	var lost, whole, holes, cut int
+	for seed := range seeds {
+		got := []byte(read(t, m.PowerCut(rng(seed)), "f"))
+		if !bytes.HasPrefix(got, old) {
+			t.Fatal("synced bytes were lost")
+		}
+		if len(got) > len(old)+len(added) {
+			t.Fatalf("the file grew to %d bytes", len(got))
+		}
+		tail := got[len(old):]
+		if strings.Trim(string(tail), "n\x00") != "" {
+			t.Fatalf("the unsynced bytes hold what nobody wrote: %q", tail)
+		}
+		switch zeros := bytes.Count(tail, []byte{0}); {
+		case len(tail) == 0:
+			lost++
+		case zeros > 0:
+			holes++
+		case len(tail) < len(added):
+			cut++
+		default:
+			whole++
+		}
+	}
+	if lost == 0 || holes == 0 {
+		t.Errorf("of %d power cuts %d lost all unsynced bytes, %d left holes, %d cut the file, %d kept all", seeds, lost, holes, cut, whole)
+	}
+	check(t, f.Sync())
+	want(t, outcomes(m, func(c *vfs.Mem) string { return read(t, c, "f") }), string(old)+string(added))
+}
+
+func TestPowerCutIsRepeatableAndLeavesTheOriginal(t *testing.T) {
+	m := vfs.NewMem()
+	check(t, m.Mkdir("d"))
+	for i := range 20 {
+		create(t, m, fmt.Sprintf("d/%d", i), bytes.Repeat([]byte{byte('a' + i)}, 1000*i))
+	}
+	state := func(m *vfs.Mem) string {
+		var b strings.Builder
+		top, err := m.ReadDir(".")
+		check(t, err)
+		b.WriteString(fmt.Sprint(top))
+		if len(top) == 0 {
+			return "no folder"
+		}
+		entries, err := m.ReadDir("d")
+		check(t, err)
+		for _, e := range entries {
+			b.WriteString(e.Name + "=" + read(t, m, "d/"+e.Name) + "\n")
+		}
+		return b.String()
+	}
+	before := state(m)
+	for seed := range 20 {
+		one, two := m.PowerCut(rng(seed)), m.PowerCut(rng(seed))
+		if state(one) != state(two) {
+			t.Fatalf("seed %d gives two different power cuts", seed)
+		}
+		if again := one.PowerCut(rng(seed + 1)); state(again) != state(one) {
+			t.Fatalf("seed %d: what survived one power cut does not survive the next", seed)
+		}
+		create(t, one, "new", []byte("in the copy only"))
+		if state(m) != before {
+			t.Fatal("a power cut changed the original")
+		}
+	}
+}
+
+func TestKillKeepsAllThatWasWritten(t *testing.T) {
+	m := vfs.NewMem()
+	create(t, m, "f", []byte("unsynced"))
+	if _, err := m.Lock("LOCK", []byte("me")); err != nil {
+		t.Fatal(err)
+	}
+	k := m.Kill()
+	if got := read(t, k, "f"); got != "unsynced" {
+		t.Errorf("after the process died, the file holds %q", got)
+	}
+	l, err := k.Lock("LOCK", []byte("next"))
+	if err != nil {
+		t.Fatalf("the lock outlived its process: %v", err)
+	}
+	check(t, l.Close())
+	// What was not durable still is not.
+	seen := outcomes(k, func(c *vfs.Mem) string { return read(t, c, "f") })
+	if seen["-"] == 0 || seen["unsynced"] == 0 {
+		t.Errorf("power cuts after that: %v", seen)
+	}
+}
+
+func TestFailedSyncMarksPagesClean(t *testing.T) {
+	content := bytes.Repeat([]byte("x"), 4096)
+	var kept, lost, misread int
+	for i := range 50 {
+		m := vfs.NewMem()
+		w := vfs.Faulty(m, vfs.Fault{})
+		f := create(t, w, "f", content)
+		syncFolder(t, w, ".")
+		// At counts up with i, which seeds the wrapper: another disk fails each time.
+		w.Inject(vfs.Fault{At: i + 1, Err: syscall.EIO, Match: func(op vfs.Op, _ string) bool { return op == vfs.OpSync }})
+		for range i {
+			syncFolder(t, w, ".")
+		}
+		if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("Sync = %v, want EIO", err)
+		}
+		if err := f.Sync(); err != nil { // the trap: it says that all is well
+			t.Fatalf("the second Sync = %v", err)
+		}
+		if read(t, m, "f") != string(content) {
+			misread++
+		}
+		if read(t, m.PowerCut(rng(i)), "f") == string(content) {
+			kept++
+		} else {
+			lost++
+		}
+	}
+	if lost == 0 || misread == 0 {
+		t.Errorf("of 50 failed syncs, %d lost bytes for all that a second one passed, %d showed it to a reader before; want some of each", lost, misread)
+	}
+	t.Logf("%d kept, %d lost, %d seen by a reader", kept, lost, misread)
+}
+
+func TestFailedFolderSyncKeepsChangesPending(t *testing.T) {
+	m := vfs.NewMem()
+	w := vfs.Faulty(m, vfs.Fault{})
+	check(t, create(t, w, "f", []byte("x")).Sync())
+	w.Inject(vfs.Fault{At: 1, Err: syscall.EIO, Match: func(op vfs.Op, _ string) bool { return op == vfs.OpSync }})
+	folder, err := w.OpenFile(".", vfs.Read)
+	check(t, err)
+	defer folder.Close()
+	if err := folder.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("Sync = %v, want EIO", err)
+	}
+	check(t, folder.Sync())
+	want(t, outcomes(m, func(c *vfs.Mem) string { return read(t, c, "f") }), "x")
+}
+
+func TestFaults(t *testing.T) {
+	// everything does each operation once and returns their errors by operation.
+	everything := func(fsys vfs.FS) map[vfs.Op]error {
+		errs := map[vfs.Op]error{}
+		errs[vfs.OpMkdir] = fsys.Mkdir("d")
+		f, err := fsys.OpenFile("d/f", vfs.Create)
+		errs[vfs.OpOpen] = err
+		if err == nil {
+			_, errs[vfs.OpWrite] = f.Write([]byte("0123456789"))
+			_, errs[vfs.OpRead] = f.ReadAt(make([]byte, 1), 0)
+			errs[vfs.OpSync] = f.Sync()
+			f.Close()
+		}
+		errs[vfs.OpRename] = fsys.Rename("d/f", "d/g")
+		_, errs[vfs.OpList] = fsys.ReadDir("d")
+		errs[vfs.OpRemove] = fsys.Remove("d/g")
+		var l io.Closer
+		l, errs[vfs.OpLock] = vfs.Lock(fsys, "LOCK", nil)
+		if l != nil {
+			l.Close()
+		}
+		return errs
+	}
+	w := vfs.Faulty(vfs.NewMem(), vfs.Fault{})
+	for op, err := range everything(w) {
+		if err != nil {
+			t.Errorf("without a fault, %s: %v", op, err)
+		}
+	}
+	if w.Count() != 9 || w.Fired() {
+		t.Errorf("counted %d operations, fired %t; want 9, false", w.Count(), w.Fired())
+	}
+	for _, op := range []vfs.Op{vfs.OpOpen, vfs.OpRead, vfs.OpWrite, vfs.OpSync, vfs.OpRename, vfs.OpRemove, vfs.OpList, vfs.OpMkdir, vfs.OpLock} {
+		w := vfs.Faulty(vfs.NewMem(), vfs.Fault{At: 1, Err: syscall.ENOSPC, Match: func(o vfs.Op, _ string) bool { return o == op }})
+		errs := everything(w)
+		if !errors.Is(errs[op], syscall.ENOSPC) || !strings.Contains(errs[op].Error(), string(op)) || !w.Fired() {
+			t.Errorf("%s failed with %v, want ENOSPC naming the operation", op, errs[op])
+		}
+		for other, err := range errs {
+			if other != op && errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("a fault of %s failed %s: %v", op, other, err)
+			}
+		}
+	}
+	w.Inject(vfs.Crash(1))
+	for op, err := range everything(w) {
+		if !errors.Is(err, vfs.ErrCrashed) {
+			t.Errorf("after a crash, %s: %v", op, err)
+		}
+	}
+}
+
+func TestFaultExtent(t *testing.T) {
+	for extent, left := range map[vfs.Extent]string{vfs.Nothing: "", vfs.Part: "01234", vfs.All: "0123456789"} {
+		m := vfs.NewMem()
+		w := vfs.Faulty(m, vfs.Fault{})
+		f := create(t, w, "f", nil)
+		w.Inject(vfs.Fault{At: 1, Err: syscall.ENOSPC, Extent: extent})
+		n, err := f.Write([]byte("0123456789"))
+		if !errors.Is(err, syscall.ENOSPC) || n != len(left) || read(t, m, "f") != left {
+			t.Errorf("extent %d: wrote %d, %v, the file holds %q; want %q", extent, n, err, read(t, m, "f"), left)
+		}
+		_, err = f.Write([]byte("+"))
+		check(t, err) // the fault is over
+		w.Inject(vfs.Fault{At: 1, Err: syscall.EIO, Extent: extent})
+		err = w.Rename("f", "g")
+		moved := read(t, m, "g") != "-"
+		if !errors.Is(err, syscall.EIO) || moved != (extent == vfs.All) {
+			t.Errorf("extent %d: Rename = %v, moved %t", extent, err, moved)
+		}
+	}
+}
+
+func TestStickyFaultEndsWithInject(t *testing.T) {
+	w := vfs.Faulty(vfs.NewMem(), vfs.Fault{At: 2, Err: syscall.ENOSPC, Sticky: true,
+		Match: func(op vfs.Op, name string) bool { return op == vfs.OpMkdir && strings.HasPrefix(name, "full") }})
+	check(t, w.Mkdir("full1"))
+	for range 3 {
+		if err := w.Mkdir("full2"); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("Mkdir = %v, want ENOSPC", err)
+		}
+	}
+	check(t, w.Mkdir("elsewhere"))
+	w.Inject(vfs.Fault{})
+	check(t, w.Mkdir("full2"))
+}

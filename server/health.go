@@ -1,0 +1,124 @@
+package server
+
+import (
+	"net/http"
+	"os"
+	goruntime "runtime"
+	"time"
+
+	"github.com/torpor-run/torpor/runtime"
+)
+
+// edition is what LocalStack's clients show as the product's edition.
+const edition = "torpor"
+
+func (s *server) features() map[string]string {
+	if s.Runtime.Persistent() {
+		return map[string]string{"persistence": "initialized"}
+	}
+	return map[string]string{"persistence": "disabled"}
+}
+
+// localstackHealth is LocalStack's health: always 200, the services' statuses in the body.
+func (s *server) localstackHealth(w http.ResponseWriter, r *http.Request) {
+	services := map[string]string{}
+	for _, svc := range s.Runtime.Services() {
+		services[svc.Name()] = string(svc.Status().Status)
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Services map[string]string `json:"services"`
+		Edition  string            `json:"edition"`
+		Version  string            `json:"version"`
+		Features map[string]string `json:"features"`
+	}{services, edition, s.Version, s.features()})
+}
+
+func (s *server) localstackInfo(w http.ResponseWriter, r *http.Request) {
+	_, err := os.Stat("/.dockerenv")
+	writeJSON(w, http.StatusOK, struct {
+		Version   string `json:"version"`
+		Edition   string `json:"edition"`
+		Activated bool   `json:"is_license_activated"`
+		Session   string `json:"session_id"`
+		System    string `json:"system"`
+		Docker    bool   `json:"is_docker"`
+		ServerUTC string `json:"server_time_utc"`
+		Uptime    int64  `json:"uptime"` // seconds
+	}{s.Version, edition, false, s.Session, goruntime.GOOS, err == nil,
+		time.Now().UTC().Format("2006-01-02T15:04:05"), int64(time.Since(s.Started).Seconds())})
+}
+
+// Health is the body of GET /_torpor/health.
+type Health struct {
+	Status   string            `json:"status"` // ok, degraded (served, but see last_error), error (a service is not served)
+	Version  string            `json:"version"`
+	Features map[string]string `json:"features"`
+	Services []ServiceHealth   `json:"services"`
+}
+
+// ServiceHealth is one service in [Health].
+type ServiceHealth struct {
+	Name   string       `json:"name"`
+	Status string       `json:"status"` // available, starting, running, error
+	Error  string       `json:"error,omitempty"`
+	Parts  []PartHealth `json:"parts"`
+}
+
+// PartHealth is one part in [ServiceHealth]: what would be lost if the process died now, and what went
+// wrong last.
+type PartHealth struct {
+	Name         string     `json:"name"`
+	Status       string     `json:"status"` // saved, dirty, empty (never saved), error (see last_error)
+	Serializer   string     `json:"serializer,omitempty"`
+	Generation   uint64     `json:"generation"`
+	DirtySeconds float64    `json:"dirty_seconds"`
+	LastGoodSave *time.Time `json:"last_good_save"`
+	LastError    string     `json:"last_error,omitempty"`
+	Records      uint64     `json:"records"`
+	Bytes        uint64     `json:"bytes"`
+	FileBytes    int64      `json:"file_bytes"`
+}
+
+// health answers 200, or 503 when a service is not served.
+func (s *server) health(w http.ResponseWriter, r *http.Request) {
+	h := Health{Status: "ok", Version: s.Version, Features: s.features()}
+	status := http.StatusOK
+	for _, svc := range s.Runtime.Services() {
+		st := svc.Status()
+		sh := ServiceHealth{Name: st.Name, Status: string(st.Status), Parts: []PartHealth{}}
+		if st.Err != nil {
+			sh.Error = st.Err.Error()
+		}
+		for _, p := range st.Parts {
+			ph := partHealth(p)
+			if ph.LastError != "" && h.Status == "ok" {
+				h.Status = "degraded"
+			}
+			sh.Parts = append(sh.Parts, ph)
+		}
+		if st.Status == runtime.StatusError {
+			h.Status, status = "error", http.StatusServiceUnavailable
+		}
+		h.Services = append(h.Services, sh)
+	}
+	writeJSON(w, status, h)
+}
+
+func partHealth(p runtime.PartStatus) PartHealth {
+	h := PartHealth{Name: p.Name, Status: "saved", Serializer: p.Serializer, Generation: p.Generation,
+		Records: p.Records, Bytes: p.Bytes, FileBytes: p.FileBytes}
+	if p.Generation == 0 {
+		h.Status = "empty"
+	}
+	if !p.SavedAt.IsZero() {
+		at := p.SavedAt.UTC()
+		h.LastGoodSave = &at
+	}
+	if !p.DirtySince.IsZero() {
+		h.Status, h.DirtySeconds = "dirty", time.Since(p.DirtySince).Seconds()
+	}
+	if p.Err != nil {
+		h.Status, h.LastError = "error", p.Err.Error()
+	}
+	return h
+}
