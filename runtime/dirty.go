@@ -9,11 +9,13 @@ import (
 // the runtime clears it when it captures the part, and sets it back when that save fails. The zero
 // value is clean. It is safe for concurrent use, and Mark is cheap enough for every write.
 type Dirty struct {
-	since atomic.Int64 // Unix nanoseconds; 0: clean
+	since atomic.Int64  // Unix nanoseconds; 0: clean
+	marks atomic.Uint64 // how often Mark was called
 }
 
 // Mark says that the part has changed. It must be called after the change can be captured.
 func (d *Dirty) Mark() {
+	d.marks.Add(1)
 	if d.since.Load() == 0 {
 		d.since.CompareAndSwap(0, time.Now().UnixNano())
 	}

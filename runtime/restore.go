@@ -26,8 +26,10 @@ func (s *Service) restoreParts(ctx context.Context) (found bool, err error) {
 			s.mu.Unlock()
 			return false, err
 		}
-		found = found || got
-		p.Dirty.take()
+		if got {
+			found = true
+			p.Dirty.take()
+		}
 	}
 	s.set(StatusRunning, nil)
 	return found, nil
@@ -129,17 +131,16 @@ func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened)
 	call := abi.Call{Service: s.name, Part: p.Name, Schema: header.Serializer.Schema, Time: header.Created.UnixNano(), Settings: p.Settings}
 	records := read
 	if decoder.migrate {
-		records = migrated
+		step := call
+		step.From, step.To = header.Serializer.Schema, p.Schema
+		records, call.Schema = migrated, p.Schema
 		line.stage(&migrateTook, func(ctx context.Context) error {
-			step := call
-			step.From, step.To = header.Serializer.Schema, p.Schema
 			if err := decoder.serializer.Migrate(ctx, step, read, migrated); err != nil {
 				return err
 			}
 			migrated.end()
 			return nil
 		})
-		call.Schema = p.Schema
 	}
 	line.stage(&decodeTook, func(ctx context.Context) error {
 		if err := decoder.serializer.Load(ctx, call, records, native); err != nil {

@@ -110,9 +110,12 @@ func (s *Service) Enter(ctx context.Context) (leave func(), err error) {
 	if err := s.gate.enter(ctx); err != nil {
 		return nil, fmt.Errorf("service %s: waiting for a save to let requests on: %w", s.name, err)
 	}
+	before := s.marks()
 	return func() {
 		s.gate.leave()
-		if s.save == SaveOnRequest {
+		// Not: if the service is dirty. What this request changed may be in a save that is under way
+		// and not committed yet; that is to be waited for.
+		if s.save == SaveOnRequest && s.marks() != before {
 			// The request is over; its client's going away must not end the save.
 			if err := s.saveIfDirty(context.WithoutCancel(ctx)); err != nil {
 				s.rt.logger.Error("save after a request failed", "service", s.name, "error", err)
@@ -216,13 +219,14 @@ func (s *Service) holding(ctx context.Context, f func(context.Context) error) er
 	return f(ctx)
 }
 
-// saveIfDirty saves when a part has unsaved changes; it is what strategies call. It does not save over
+// saveIfDirty saves when a part has unsaved changes, having waited for a save under way; it is what
+// strategies call. It does not save over
 // a state that a MANUAL load has not loaded, nor a service whose state could not be loaded.
 func (s *Service) saveIfDirty(ctx context.Context) error {
-	if !s.dirty() {
-		return nil
-	}
 	return s.work(ctx, func(ctx context.Context) error {
+		if !s.dirty() {
+			return nil
+		}
 		if err := s.refused(); err != nil {
 			return err
 		}
@@ -234,7 +238,6 @@ func (s *Service) saveIfDirty(ctx context.Context) error {
 			s.note(err)
 			return err
 		}
-		// Another save may have had it since: then this does nothing.
 		return s.saveParts(ctx, func(p *part) bool { _, dirty := p.Dirty.Since(); return dirty })
 	})
 }
@@ -256,6 +259,15 @@ func (s *Service) dirty() bool {
 		}
 	}
 	return false
+}
+
+// marks counts the changes ever marked.
+func (s *Service) marks() uint64 {
+	var n uint64
+	for _, p := range s.parts {
+		n += p.Dirty.marks.Load()
+	}
+	return n
 }
 
 func (s *Service) generationOf(p *part) uint64 {

@@ -68,8 +68,7 @@ type part struct {
 	current uint64
 	// high is the highest number seen.
 	high uint64
-	// bad are generations that open but were found damaged when they were read, and could not be moved
-	// aside.
+	// bad are generations that were found damaged and could not be moved aside.
 	bad map[uint64]error
 }
 

@@ -346,9 +346,12 @@ func (d *Dir) choose(id PartID, p *part, files []stateFile) (o *Opened, bad []ba
 }
 
 // setAside renames a damaged file, so that it is kept and neither loaded nor replaced. A newest file
-// without a number gets the one it must have been given: the next.
+// that does not say its number gets the one it had when it was last read or, never read, the one it
+// must have been given: the next.
 func (d *Dir) setAside(id PartID, p *part, b badFile) Quarantine {
-	if b.generation == 0 {
+	b.generation = cmp.Or(b.generation, p.current)
+	known := b.generation != 0
+	if !known {
 		b.generation = p.high + 1
 	}
 	q := Quarantine{Generation: b.generation, Err: b.err}
@@ -359,6 +362,9 @@ func (d *Dir) setAside(id PartID, p *part, b badFile) Quarantine {
 	}
 	log := d.log.With("service", id.Service, "part", id.Part, "generation", b.generation, "damage", b.err)
 	if err != nil {
+		if known {
+			p.bad[b.generation] = b.err
+		}
 		q.Path, q.MoveErr = vfs.Path(d.fs, from), err
 		log.Error("a damaged generation could not be moved aside; it is passed over", "path", q.Path, "error", err)
 		return q
@@ -391,8 +397,8 @@ func (d *Dir) freeName(id PartID, generation uint64) (string, error) {
 }
 
 // Quarantine sets a generation aside whose damage was found while its records were read; cause is what
-// was found. It is passed over by OpenNewest from now on, even if it could not be moved, so that
-// opening the newest again gives the one before. o must still be closed.
+// was found. It is passed over by OpenNewest from now on, so that opening the newest again gives the
+// one before; if it could not be moved, OpenNewest tells of it again. o must still be closed.
 func (d *Dir) Quarantine(o *Opened, cause error) Quarantine {
 	q := Quarantine{Generation: o.Generation, Path: o.Path, Err: cause}
 	p, leave, err := d.part(o.id)

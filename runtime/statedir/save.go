@@ -178,9 +178,9 @@ func (p *Pending) makeRoom() (keep string, err error) {
 	if p.p.current == 0 {
 		return "", nil
 	}
-	if p.p.bad[p.p.current] != nil {
-		// It should have been moved aside and could not be; it is not kept as one to fall back on.
-		return p.d.freeName(p.id, p.p.current)
+	if cause := p.p.bad[p.p.current]; cause != nil {
+		// It could not be moved aside before; it is not kept as one to fall back on.
+		return "", p.d.setAside(p.id, p.p, badFile{stateFile{part: p.id.Part, kind: newest}, cause}).MoveErr
 	}
 	kept := stateFile{part: p.id.Part, kind: older, generation: p.p.current}
 	if slices.Contains(files, kept) {

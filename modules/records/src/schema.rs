@@ -43,5 +43,8 @@ pub fn migratable(call: &Call<'_>) -> Result<()> {
 
 fn other(given: u64, want: &str, schema: u64) -> Error {
     let msg = Text::new().str("the records are of schema ").num(given).str(", ").str(want).str(" schema ").num(schema);
-    Error::new(Code::Version, msg.str("; this serializer knows no way between a service's own schemas: use one that does"))
+    Error::new(
+        Code::Version,
+        msg.str("; this serializer knows no way between a service's own schemas: use one that does"),
+    )
 }

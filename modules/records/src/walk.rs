@@ -1,7 +1,7 @@
 //! The one walk over records that every operation is.
 
-use torpor::cbor::{Fault, Step};
-use torpor::{Checker, Input, Error, Output, Result, Text};
+use torpor::cbor::Step;
+use torpor::{Checker, Error, Input, Output, Result, Text};
 
 /// What an operation does with checked records.
 ///
@@ -26,40 +26,31 @@ pub fn walk(input: &mut Input<'_>, visitor: &mut impl Visitor) -> Result<()> {
     while input.fill()? {
         let window = input.bytes();
         let mut seen = 0; // bytes of the window that have been shown
-        let broken = |fault: Fault, done| fault.error(input.offset()).path(place(done));
-        if open {
-            match checker.check(window, checked).map_err(|f| broken(f, done))? {
-                Step::Whole(end) => {
-                    visitor.fragment(&window[..end], false)?;
-                    open = false;
+        let mut whole = 0; // where its last whole record ends
+        loop {
+            match checker.check(window, checked) {
+                Ok(Step::Whole(end)) => {
+                    if open {
+                        visitor.fragment(&window[..end], false)?;
+                        open = false;
+                        seen = end;
+                    } else {
+                        visitor.record(&window[whole..end])?;
+                    }
                     done += 1;
-                    seen = end;
+                    whole = end;
                     checked = end;
                 }
-                Step::Short(at) => checked = at,
+                Ok(Step::Short(at)) => {
+                    checked = at;
+                    break;
+                }
+                Err(f) => return Err(f.error(input.offset()).path(place(done))),
             }
         }
-        if !open {
-            let mut whole = seen;
-            loop {
-                match checker.check(window, checked) {
-                    Ok(Step::Whole(end)) => {
-                        visitor.record(&window[whole..end])?;
-                        done += 1;
-                        whole = end;
-                        checked = end;
-                    }
-                    Ok(Step::Short(at)) => {
-                        checked = at;
-                        break;
-                    }
-                    Err(f) => return Err(broken(f, done)),
-                }
-            }
-            if whole > seen {
-                visitor.batch(&window[seen..whole])?;
-                seen = whole;
-            }
+        if whole > seen {
+            visitor.batch(&window[seen..whole])?;
+            seen = whole;
         }
         if seen == 0 && input.is_full() {
             visitor.fragment(&window[..checked], true)?;

@@ -202,8 +202,7 @@ mod tests {
         .unwrap();
         assert_eq!(seen, [("schema", 3), ("depth", 2)]);
         let e = call.settings(&["schema"], |_, _| Ok(())).unwrap_err();
-        assert_eq!((e.code, e.path.as_str()), (Code::Unsupported, "settings.depth"));
-        assert_eq!(e.msg.as_str(), "unknown setting; known are: schema");
+        assert_eq!(e.parts(), (4, "unknown setting; known are: schema".into(), "settings.depth".into(), None));
     }
 
     #[test]

@@ -373,6 +373,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    #[inline(never)]
     fn expect(&self, major: u8, what: &'static str) -> Result<(u64, usize), Fault> {
         match self.data.get(self.at) {
             None => Err(Fault::new(self.at, Reason::Short)),

@@ -2,7 +2,7 @@
 
 use crate::call::{Call, Descriptor};
 use crate::cbor::{encode_head, MAP, TEXT, UINT};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Details, Error, Result};
 use crate::input::Input;
 use crate::output::Output;
 use crate::sys;
@@ -64,7 +64,7 @@ impl<const I: usize, const O: usize> Buffers<I, O> {
     }
 
     /// `torpor_save` and its like.
-    #[inline(always)]
+    #[inline(never)]
     pub fn run(&mut self, f: Operation) -> i32 {
         let n = sys::arg(&mut self.arg);
         let arg = match self.arg.get(..n) {
@@ -93,27 +93,27 @@ fn status(r: Result<()>) -> i32 {
         Ok(()) => 0,
         Err(e) => {
             report(&e);
-            e.code.number()
+            e.number()
         }
     }
 }
 
 /// Tells the host of an error.
 fn report(e: &Error) {
+    let Details { msg, path, offset } = e.details();
     let mut map = Failure { buf: [0; 600], len: 0 };
-    let pairs = 1 + !e.path.is_empty() as u64 + e.offset.is_some() as u64;
-    map.head(MAP, pairs);
+    map.head(MAP, 1 + !path.is_empty() as u64 + offset.is_some() as u64);
     map.text("msg");
-    map.text(e.msg.as_str());
-    if !e.path.is_empty() {
+    map.text(msg.as_str());
+    if !path.is_empty() {
         map.text("path");
-        map.text(e.path.as_str());
+        map.text(path.as_str());
     }
-    if let Some(offset) = e.offset {
+    if let Some(offset) = offset {
         map.text("offset");
         map.head(UINT, offset);
     }
-    sys::fail(e.code.number(), &map.buf[..map.len]);
+    sys::fail(e.number(), &map.buf[..map.len]);
 }
 
 /// Room for two texts of 240 bytes, three names and an offset.

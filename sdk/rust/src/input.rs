@@ -4,6 +4,7 @@ use crate::cbor::Step;
 use crate::error::{Code, Error, Result};
 use crate::record::{Checker, Record};
 use crate::sys;
+use crate::text::Text;
 
 /// The input of one call: native state, or records.
 ///
@@ -66,11 +67,9 @@ impl<'a> Input<'a> {
             self.start = 0;
         }
         if self.end == self.buf.len() {
-            return Err(Error::new(
-                Code::TooLarge,
-                crate::Text::new().str("longer than this serializer's buffer of ").num(self.buf.len() as u64).str(" bytes"),
-            )
-            .at(self.offset));
+            let msg =
+                Text::new().str("longer than this serializer's buffer of ").num(self.buf.len() as u64).str(" bytes");
+            return Err(Error::new(Code::TooLarge, msg).at(self.offset));
         }
         let got = sys::next(&mut self.buf[self.end..]);
         let n = (got & 0xffff_ffff) as usize;
@@ -185,7 +184,7 @@ mod tests {
                     return;
                 }
                 let e = last.unwrap_err();
-                assert_eq!((e.code, e.offset, found), (Code::Corrupt, Some(cut as u64), (cut > 5) as u32));
+                assert_eq!((e.number(), e.details().offset, found), (2, Some(cut as u64), (cut > 5) as u32));
             });
         }
     }
@@ -197,7 +196,7 @@ mod tests {
             let mut input = Input::new(&mut buf);
             assert!(input.record().unwrap().is_some());
             let e = input.record().unwrap_err();
-            assert_eq!((e.code, e.offset), (Code::TooLarge, Some(5)));
+            assert_eq!((e.number(), e.details().offset), (5, Some(5)));
         });
     }
 

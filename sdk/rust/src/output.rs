@@ -37,6 +37,7 @@ impl<'a> Output<'a> {
     }
 
     /// Writes bytes as they are: native state, or encoded items.
+    #[inline(never)]
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -118,6 +119,7 @@ impl<'a> Output<'a> {
     }
 
     /// The head of an item of `major` type (see [`cbor`](crate::cbor)), in its shortest form.
+    #[inline(never)]
     pub fn head(&mut self, major: u8, arg: u64) -> Result<()> {
         let mut buf = [0; 9];
         let n = encode_head(&mut buf, major, arg);

@@ -164,7 +164,8 @@ fn name(data: &[u8], p: usize, what: &'static str, limit: usize) -> Result<Optio
 /// Whether all bytes are ASCII: eight at a time, since nearly all keys are.
 #[inline(always)]
 fn is_ascii(s: &[u8]) -> bool {
-    let word = |at: usize| s.get(at..at + 8).map_or(0, |w| u64::from_ne_bytes(w.try_into().unwrap_or([0; 8])));
+    let word =
+        |at: usize| s.get(at..at + 8).map_or(u64::MAX, |w| u64::from_ne_bytes(w.try_into().unwrap_or([0xff; 8])));
     if s.len() < 8 {
         return s.iter().fold(0, |all, b| all | *b) < 0x80;
     }

@@ -85,7 +85,7 @@ func attributesOf(header http.Header) ([]pair, error) {
 		return nil, fault(gofakes3.ErrMetadataTooLarge, "", "The headers to keep with the object have "+strconv.Itoa(total)+
 			" bytes; the maximum is "+strconv.Itoa(maxAttributeBytes))
 	}
-	slices.SortFunc(attrs, comparePairs)
+	sortPairs(attrs)
 	return attrs, nil
 }
 
@@ -105,7 +105,9 @@ func validHeader(name, value string) bool {
 	return name != ""
 }
 
-func comparePairs(a, b pair) int { return cmp.Compare(a.name, b.name) }
+func sortPairs(pairs []pair) {
+	slices.SortFunc(pairs, func(a, b pair) int { return cmp.Compare(a.name, b.name) })
+}
 
 // setAttributes adds the headers kept with an object. Names of user metadata stay in lower case, as
 // S3 sends them: some clients show them as they come.
@@ -152,7 +154,7 @@ func checkTags(tags []pair) ([]pair, error) {
 	if len(tags) > maxTags {
 		return nil, fault("BadRequest", "", "Object tags cannot be greater than "+strconv.Itoa(maxTags))
 	}
-	slices.SortFunc(tags, comparePairs)
+	sortPairs(tags)
 	for i, tag := range tags {
 		switch {
 		case tag.name == "" || utf8.RuneCountInString(tag.name) > maxTagNameChars || !utf8.ValidString(tag.name):

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"encoding/xml"
 	"errors"
 	"net/http"
@@ -86,7 +87,8 @@ func asS3Error(err error) *s3Error {
 	}
 	var known gofakes3.Error
 	if errors.As(err, &known) {
-		return &s3Error{gofakes3.ErrorResponse{Code: known.ErrorCode(), Message: known.ErrorCode().Message()}, ""}
+		code := known.ErrorCode()
+		return &s3Error{gofakes3.ErrorResponse{Code: code, Message: cmp.Or(code.Message(), string(code))}, ""}
 	}
 	return &s3Error{gofakes3.ErrorResponse{Code: gofakes3.ErrInternal, Message: "We encountered an internal error: " + err.Error()}, ""}
 }

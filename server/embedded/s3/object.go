@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"crypto/md5"
 	"encoding/hex"
 	"errors"
@@ -50,6 +51,16 @@ func (v *version) appendETag(dst []byte) []byte {
 		dst = strconv.AppendInt(dst, int64(len(v.parts)), 10)
 	}
 	return dst
+}
+
+// duplicate is a version with the same content that is in no bucket yet. A copy is one object however
+// the original was uploaded, so its entity tag is that of its content.
+func (v *version) duplicate() *version {
+	c := &version{size: v.size, md5: v.md5, checksum: v.checksum, attrs: v.attrs, tags: v.tags, body: v.body}
+	if v.parts != nil {
+		c.md5 = v.body.sum()
+	}
+	return c
 }
 
 // name is the version's id as clients see it.
@@ -174,6 +185,15 @@ func (b body) WriteTo(w io.Writer) (int64, error) {
 		}
 	}
 	return total, nil
+}
+
+// reader reads the content from its beginning.
+func (b body) reader() io.Reader {
+	readers := make([]io.Reader, len(b))
+	for i, p := range b {
+		readers[i] = bytes.NewReader(p)
+	}
+	return io.MultiReader(readers...)
 }
 
 // sum is the MD5 of the content.

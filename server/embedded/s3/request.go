@@ -127,8 +127,8 @@ func (l libraryLog) Print(level gofakes3.LogLevel, v ...any) {
 type response struct {
 	http.ResponseWriter
 	wrote  bool
-	origin string // the Access-Control-Allow-Origin to send, "" for none
-	failed error  // what the backend last told gofakes3
+	origin string   // the Access-Control-Allow-Origin to send, "" for none
+	failed *s3Error // what the backend last told gofakes3
 }
 
 // WriteHeader sends the headers: with the status S3 has for the backend's error, and without the
@@ -136,7 +136,7 @@ type response struct {
 func (w *response) WriteHeader(status int) {
 	w.wrote = true
 	if status >= http.StatusBadRequest && w.failed != nil {
-		status = statusOf(asS3Error(w.failed).Code)
+		status = statusOf(w.failed.Code)
 	}
 	h := w.Header()
 	if w.origin == "" {

@@ -209,6 +209,25 @@ func (b *bucket) publicID(v *version) string {
 	return v.name()
 }
 
+// read finds a version to be read, the current one if id is "". A delete marker is an error. publicID
+// is set where the version was found, be it a marker.
+func (s *Service) read(name, key, id string) (v *version, publicID string, err error) {
+	err = s.view(name, func(b *bucket) error {
+		if v, err = b.version(key, id); err != nil {
+			return err
+		}
+		publicID = b.publicID(v)
+		switch {
+		case v.marker && id == "":
+			return noSuchKey(key)
+		case v.marker:
+			return methodNotAllowed("the version is a delete marker")
+		}
+		return nil
+	})
+	return v, publicID, err
+}
+
 // deleted is the outcome of a delete.
 type deleted struct {
 	id     string // of the version removed or the marker put, "" if neither

@@ -1,0 +1,224 @@
+package s3
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/torpor-run/torpor/host/abi/record"
+)
+
+// Schema is the number of the records this package writes and reads; README.md describes them.
+const Schema = 1
+
+// Kinds of records: what their keys begin with.
+const (
+	kindBucket  = "bucket"
+	kindObject  = "object"
+	kindVersion = "version"
+	kindBody    = "body"
+	kindUpload  = "upload"
+	kindPart    = "part"
+)
+
+// flushBytes is how much is written at a time.
+const flushBytes = 64 << 10
+
+// writeState writes buckets, which are in the order of their names and do not change, as records: by
+// partition, then by bucket; of each its objects by key, then its uploads.
+func writeState(ctx context.Context, w io.Writer, buckets []*bucket) error {
+	buckets = slices.Clone(buckets)
+	slices.SortStableFunc(buckets, func(a, b *bucket) int { return strings.Compare(a.partition, b.partition) })
+	sw := &stateWriter{ctx: ctx, w: w, buf: make([]byte, 0, 2*flushBytes)}
+	for _, b := range buckets {
+		sw.bucket(b)
+	}
+	sw.flush()
+	return sw.err
+}
+
+// stateWriter writes records. After the first error it does nothing more.
+type stateWriter struct {
+	ctx context.Context
+	w   io.Writer
+	buf []byte
+	key []byte
+	b   *bucket
+	err error
+}
+
+func (w *stateWriter) flush() {
+	if w.err == nil {
+		w.err = w.ctx.Err()
+	}
+	if w.err == nil && len(w.buf) > 0 {
+		if _, w.err = w.w.Write(w.buf); w.err != nil {
+			w.err = fmt.Errorf("s3: writing the native state: %w", w.err)
+		}
+	}
+	w.buf = w.buf[:0]
+}
+
+// begin begins a record: its value follows. ids, each with a slash behind, and key may be "".
+func (w *stateWriter) begin(kind, ids, key string) {
+	if len(w.buf) >= flushBytes {
+		w.flush()
+	}
+	w.buf = record.AppendText(record.AppendRecord(w.buf), w.b.partition)
+	w.key = append(append(append(w.key[:0], kind...), '/'), w.b.name...)
+	if kind != kindBucket {
+		w.key = append(append(append(w.key, '/'), ids...), key...)
+	}
+	w.buf = appendString(w.buf, w.key)
+}
+
+// appendString adds text, or bytes where it is no UTF-8.
+func appendString[T string | []byte](dst []byte, s T) []byte {
+	if valid(s) {
+		return record.AppendText(dst, s)
+	}
+	return record.AppendBytes(dst, s)
+}
+
+func valid[T string | []byte](s T) bool {
+	switch s := any(s).(type) {
+	case string:
+		return utf8.ValidString(s)
+	case []byte:
+		return utf8.Valid(s)
+	}
+	return false
+}
+
+func (w *stateWriter) bucket(b *bucket) {
+	w.b = b
+	w.begin(kindBucket, "", "")
+	pairs := 1
+	if b.versioning != "" {
+		pairs++
+	}
+	w.buf = record.AppendMap(w.buf, pairs)
+	w.int("created", b.created)
+	if b.versioning != "" {
+		w.text("versioning", string(b.versioning))
+	}
+	b.objects.Scan(func(key string, o object) bool {
+		w.begin(kindObject, "", key)
+		w.version(key, o.current)
+		for _, v := range o.older {
+			w.begin(kindVersion, v.name()+"/", key)
+			w.version(key, v)
+		}
+		return w.err == nil
+	})
+	b.uploads.Scan(func(_ string, u *upload) bool {
+		w.upload(u)
+		return w.err == nil
+	})
+}
+
+func (w *stateWriter) name(name string) { w.buf = record.AppendText(w.buf, name) }
+
+func (w *stateWriter) text(name, value string) {
+	w.name(name)
+	w.buf = appendString(w.buf, value)
+}
+
+func (w *stateWriter) int(name string, value int64) {
+	w.name(name)
+	w.buf = record.AppendInt(w.buf, value)
+}
+
+func (w *stateWriter) pairs(name string, pairs []pair) {
+	w.name(name)
+	w.buf = record.AppendMap(w.buf, len(pairs))
+	for _, p := range pairs {
+		w.text(p.name, p.value)
+	}
+}
+
+// count is how many of the conditions hold.
+func count(conditions ...bool) int {
+	n := 0
+	for _, c := range conditions {
+		if c {
+			n++
+		}
+	}
+	return n
+}
+
+// version writes the value of a version's record, and the records of its body.
+func (w *stateWriter) version(key string, v *version) {
+	required := 4 // size, etag, modified, and body or pieces
+	if v.marker {
+		required = 2 // modified, deleted
+	}
+	w.buf = record.AppendMap(w.buf, required+count(v.id != "", v.order > 0, v.parts != nil, v.checksum != "", v.attrs != nil, v.tags != nil))
+	if !v.marker {
+		w.int("size", v.size)
+		w.name("etag")
+		w.key = v.appendETag(w.key[:0])
+		w.buf = record.AppendText(w.buf, w.key)
+	}
+	w.int("modified", v.modified)
+	if v.id != "" {
+		w.text("version", v.id)
+	}
+	if v.order > 0 {
+		w.name("order")
+		w.buf = record.AppendUint(w.buf, v.order)
+	}
+	if v.marker {
+		w.name("deleted")
+		w.buf = record.AppendBool(w.buf, true)
+		return
+	}
+	if v.parts != nil {
+		w.name("parts")
+		w.buf = record.AppendArray(w.buf, len(v.parts))
+		for _, size := range v.parts {
+			w.buf = record.AppendInt(w.buf, size)
+		}
+	}
+	if v.checksum != "" {
+		w.text("checksum", v.checksum)
+	}
+	if v.attrs != nil {
+		w.pairs("meta", v.attrs)
+	}
+	if v.tags != nil {
+		w.pairs("tags", v.tags)
+	}
+	w.body(v.name(), key, v.body, v.size)
+}
+
+// body writes content: as the last pair of the record begun, or in records of its own.
+func (w *stateWriter) body(owner, key string, b body, size int64) {
+	if size <= pieceBytes {
+		w.name("body")
+		w.buf = record.AppendBytes(w.buf, "")
+		if size > 0 {
+			w.buf = appendBytesHead(w.buf[:len(w.buf)-1], size)
+			for _, p := range b {
+				w.buf = append(w.buf, p...)
+			}
+		}
+		return
+	}
+	pieces := pieceCount(size)
+	w.int("pieces", pieces)
+	for n := range pieces {
+		w.begin(kindBody, owner+"/"+pieceNumber(n)+"/", key)
+		length := min(pieceBytes, size-n*pieceBytes)
+		w.buf = appendBytesHead(w.buf, length)
+		for _, p := range b.section(n*pieceBytes, length) {
+			w.buf = append(w.buf, p...)
+		}
+	}
+}
