@@ -28,7 +28,7 @@ type embedded struct {
 // embeddedServices starts them, empty.
 func embeddedServices(logger *slog.Logger) []embedded {
 	dirty := new(runtime.Dirty)
-	store := s3.New(s3.Options{Logger: logger, OnChange: func(bucket, key string) { dirty.Mark() }})
+	store := s3.New(s3.Options{Logger: logger, OnChange: func(bucket, key string) { dirty.Mark(bucket + "/" + key) }})
 	return []embedded{{name: serviceS3, handler: store.Handler(), part: runtime.PartConfig{
 		Name: partStore, Source: store, Dirty: dirty, Schema: s3.Schema, Settings: map[string]any{"schema": s3.Schema},
 	}}}

@@ -23,9 +23,11 @@ type guest struct {
 // call is one call of an export: what the guest is given, and what it did with it.
 type call struct {
 	input  []byte
-	native bool             // input may be cut anywhere; otherwise next gives whole records while they fit
+	native bool               // input may be cut anywhere; otherwise next gives whole records while they fit
 	piece  func(room int) int // how much of room to use; nil: all of it
-	late   bool             // the end of the input comes alone
+	late   bool               // the end of the input comes alone
+	broken bool               // next fails once half of the input is read
+	refuse int                // emit refuses after so many calls; 0: never
 	arg    []byte
 
 	records bool // output is records and must come in whole ones or in fragments of one
@@ -35,6 +37,7 @@ type call struct {
 	output   bytes.Buffer
 	emitted  int64
 	emits    int
+	largest  int    // bytes of the largest emit
 	open     []byte // fragments of a record whose end has not come
 	partial  bool
 	ended    bool // the guest has been told that the input ended
@@ -50,7 +53,7 @@ type call struct {
 
 func (c *call) String() string {
 	if c.trap != nil {
-		return "trap: " + c.trap.Error()
+		return fmt.Sprintf("%q, then trap: %v", c.failure.Msg, c.trap)
 	}
 	return fmt.Sprintf("status %d, code %d, %q at %q, offset %d", c.status, c.code, c.failure.Msg, c.failure.Path, c.failure.Offset)
 }
@@ -131,6 +134,10 @@ func (c *call) next(mem api.Memory, stack []uint64) {
 	if c.piece != nil {
 		room = min(room, max(1, c.piece(room)))
 	}
+	if c.broken && c.read >= len(c.input)/2 {
+		stack[0] = uint64(1<<64 - 1) // abi.NextFailed
+		return
+	}
 	n, more := min(room, len(c.input)-c.read), false
 	if !c.native {
 		n, more = c.nextRecords(room)
@@ -191,7 +198,11 @@ func (c *call) emit(mem api.Memory, stack []uint64) {
 		panic(fmt.Sprintf("emit with flags %#x", stack[2]))
 	}
 	c.tracef("emit(%d%s): %x", len(p), flag(int64(stack[2]), " more"), p)
-	c.emits++
+	if c.emits++; c.refuse > 0 && c.emits > c.refuse {
+		stack[0] = uint64(1<<32 - 1) // abi.EmitRefused
+		return
+	}
+	c.largest = max(c.largest, len(p))
 	c.emitted += int64(len(p))
 	stack[0] = abi.EmitOK
 	if c.discard {

@@ -1,44 +1,107 @@
 package runtime
 
 import (
-	"sync/atomic"
+	"maps"
+	"sync"
 	"time"
 )
 
-// Dirty remembers since when a part has changes that no committed generation holds. A source marks it;
-// the runtime clears it when it captures the part, and sets it back when that save fails. The zero
-// value is clean. It is safe for concurrent use, and Mark is cheap enough for every write.
+// MaxDirtyKeys is how many changed keys a [Dirty] remembers one by one. Beyond it only the fact stays
+// that much has changed: saving all is then cheaper than saving the difference.
+const MaxDirtyKeys = 1 << 20
+
+// Dirty remembers since when a part has changes that no committed generation holds, and what they
+// touched. A source marks it; the runtime clears it when it captures the part, and sets it back when
+// that save fails. The zero value is clean. It is safe for concurrent use, and Mark is cheap enough
+// for every write.
 type Dirty struct {
-	since atomic.Int64  // Unix nanoseconds; 0: clean
-	marks atomic.Uint64 // how often Mark was called
+	mu    sync.Mutex
+	marks uint64 // how often Mark was called
+	taken changes
 }
 
-// Mark says that the part has changed. It must be called after the change can be captured.
-func (d *Dirty) Mark() {
-	d.marks.Add(1)
-	if d.since.Load() == 0 {
-		d.since.CompareAndSwap(0, time.Now().UnixNano())
+// changes is what Mark has gathered.
+type changes struct {
+	since time.Time           // zero: clean
+	keys  map[string]struct{} // what was touched
+	all   bool                // more than MaxDirtyKeys, or a change that named no key
+}
+
+// Mark says that what keys name has changed; without any, that anything may have. It must be called
+// after the change can be captured.
+func (d *Dirty) Mark(keys ...string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.marks++
+	c := &d.taken
+	if c.since.IsZero() {
+		c.since = time.Now()
+	}
+	c.all = c.all || len(keys) == 0
+	if c.all {
+		c.keys = nil
+		return
+	}
+	if c.keys == nil {
+		c.keys = map[string]struct{}{}
+	}
+	for _, k := range keys {
+		c.keys[k] = struct{}{}
+	}
+	c.bound()
+}
+
+func (c *changes) bound() {
+	if c.all || len(c.keys) > MaxDirtyKeys {
+		c.keys, c.all = nil, true
 	}
 }
 
 // Since is when the oldest unsaved change was marked; ok is false when there is none.
 func (d *Dirty) Since() (at time.Time, ok bool) {
-	ns := d.since.Load()
-	return time.Unix(0, ns), ns != 0
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.taken.since, !d.taken.since.IsZero()
 }
 
-// take clears the mark and returns it for putBack.
-func (d *Dirty) take() int64 { return d.since.Swap(0) }
+// Keys is how many keys have unsaved changes; all says that there are more than are counted, or that
+// what changed is not known by key.
+func (d *Dirty) Keys() (n int, all bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.taken.keys), d.taken.all
+}
 
-// putBack marks the part dirty since at again, unless it is already so for longer.
-func (d *Dirty) putBack(at int64) {
-	if at == 0 {
+// count is how often Mark was called.
+func (d *Dirty) count() uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.marks
+}
+
+// take clears the mark and returns what there was, for putBack.
+func (d *Dirty) take() changes {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.taken
+	d.taken = changes{}
+	return c
+}
+
+// putBack adds c again to what has been marked since it was taken.
+func (d *Dirty) putBack(c changes) {
+	if c.since.IsZero() {
 		return
 	}
-	for {
-		now := d.since.Load()
-		if now != 0 && now <= at || d.since.CompareAndSwap(now, at) {
-			return
-		}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := &d.taken
+	if now.keys == nil {
+		now.keys = c.keys
+	} else {
+		maps.Copy(now.keys, c.keys)
 	}
+	now.since = c.since // taken before anything that has been marked since
+	now.all = now.all || c.all
+	now.bound()
 }

@@ -35,6 +35,7 @@ type RestoreEvent struct {
 type SaveEvent struct {
 	Service, Part string
 	Generation    uint64
+	Created       time.Time // as in the state file's header
 	Records       uint64
 	Bytes         uint64        // of records, uncompressed
 	FileBytes     int64         // written

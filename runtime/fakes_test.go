@@ -145,7 +145,7 @@ func (t *table) put(key, value string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.m[key] = value
-	t.dirty.Mark()
+	t.dirty.Mark(key)
 }
 
 func (t *table) all() map[string]string {

@@ -23,7 +23,7 @@ type portable interface{ Wasm() []byte }
 type captured struct {
 	part    *part
 	capture Capture
-	dirty   int64 // to put back if the save fails
+	dirty   changes // to put back if the save fails
 	took    time.Duration
 }
 
@@ -58,7 +58,7 @@ func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error 
 		s.mu.Lock()
 		c.part.lastErr = err
 		if err == nil {
-			c.part.generation, c.part.savedAt = event.Generation, time.Now()
+			c.part.generation, c.part.savedAt = event.Generation, event.Created
 			c.part.records, c.part.bytes, c.part.fileBytes = event.Records, event.Bytes, event.FileBytes
 		}
 		s.mu.Unlock()
@@ -120,7 +120,7 @@ func (s *Service) savePart(ctx context.Context, c captured) (event SaveEvent, er
 	if err != nil {
 		return event, err
 	}
-	event.Generation = pending.Generation()
+	event.Generation, event.Created = pending.Generation(), start.UTC()
 	info, err := s.serialize(ctx, c, pending, &event)
 	if err != nil {
 		pending.Abort()
@@ -154,13 +154,13 @@ func (s *Service) keepModule(p *part) error {
 func (s *Service) serialize(ctx context.Context, c captured, pending *statedir.Pending, event *SaveEvent) (statefile.Info, error) {
 	start := time.Now()
 	p, d := c.part, c.part.Serializer.Descriptor()
-	header := statefile.Header{Service: s.name, Part: p.Name, Generation: pending.Generation(), Created: start.UTC(),
+	header := statefile.Header{Service: s.name, Part: p.Name, Generation: event.Generation, Created: event.Created,
 		Serializer: statefile.Serializer{Name: d.Name, Version: d.Version, Digest: p.Serializer.Digest(), Schema: p.Schema}}
 	file, err := statefile.NewWriter(pending, header)
 	if err != nil {
 		return statefile.Info{}, err
 	}
-	call := abi.Call{Service: s.name, Part: p.Name, Schema: p.Schema, Time: start.UnixNano(), Settings: p.Settings}
+	call := abi.Call{Service: s.name, Part: p.Name, Schema: p.Schema, Time: event.Created.UnixNano(), Settings: p.Settings}
 
 	line := newPipeline(ctx)
 	native, toFile := newBytePipe(line.ctx), newBatchPipe(line.ctx)

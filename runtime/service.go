@@ -265,7 +265,7 @@ func (s *Service) dirty() bool {
 func (s *Service) marks() uint64 {
 	var n uint64
 	for _, p := range s.parts {
-		n += p.Dirty.marks.Load()
+		n += p.Dirty.count()
 	}
 	return n
 }

@@ -20,6 +20,8 @@ type PartStatus struct {
 	Bytes      uint64    // of its records, uncompressed; likewise
 	FileBytes  int64     // of its file
 	DirtySince time.Time // when the oldest unsaved change was made; zero: all is saved
+	DirtyKeys  int       // how many keys have unsaved changes
+	DirtyAll   bool      // more keys than are counted, or changes not known by key
 	Err        error     // of the last save, load or damage found; nil once a later one went well
 }
 
@@ -38,6 +40,7 @@ func (s *Service) Status() ServiceStatus {
 		if p.Dirty != nil {
 			if since, dirty := p.Dirty.Since(); dirty {
 				ps.DirtySince = since
+				ps.DirtyKeys, ps.DirtyAll = p.Dirty.Keys()
 			}
 		}
 		out.Parts = append(out.Parts, ps)

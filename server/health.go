@@ -72,6 +72,7 @@ type PartHealth struct {
 	Serializer   string     `json:"serializer,omitempty"`
 	Generation   uint64     `json:"generation"`
 	DirtySeconds float64    `json:"dirty_seconds"`
+	DirtyKeys    *int       `json:"dirty_keys"` // null: more than are counted, or not known by key
 	LastGoodSave *time.Time `json:"last_good_save"`
 	LastError    string     `json:"last_error,omitempty"`
 	Records      uint64     `json:"records"`
@@ -113,6 +114,9 @@ func partHealth(p runtime.PartStatus) PartHealth {
 	if !p.SavedAt.IsZero() {
 		at := p.SavedAt.UTC()
 		h.LastGoodSave = &at
+	}
+	if !p.DirtyAll {
+		h.DirtyKeys = &p.DirtyKeys
 	}
 	if !p.DirtySince.IsZero() {
 		h.Status, h.DirtySeconds = "dirty", time.Since(p.DirtySince).Seconds()

@@ -21,7 +21,7 @@ func powerCuts() int {
 	if testing.Short() {
 		return 5
 	}
-	return 25
+	return 20
 }
 
 // ledger is what a client of a state directory has been told, and so what must be found.

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"path"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -45,9 +46,46 @@ func open(t testing.TB, fsys vfs.FS, opt statedir.Options) *statedir.Dir {
 	return d
 }
 
-// encode is the state file of one generation: content in one record, padded so that the file takes
-// more than one write and more than one page.
+// encoded remembers what encode has written: crash tests write the same states thousands of times, and
+// a statefile.Writer has large buffers.
+var encoded sync.Map // encodeArgs to pieces
+
+type encodeArgs struct {
+	service, part string
+	generation    uint64
+	content       string
+}
+
+// pieces takes down what is written, write by write.
+type pieces [][]byte
+
+func (p *pieces) Write(b []byte) (int, error) {
+	*p = append(*p, bytes.Clone(b))
+	return len(b), nil
+}
+
+// encode writes the state file of one generation, in as many writes as a statefile.Writer makes.
 func encode(w io.Writer, service, part string, generation uint64, content string) error {
+	args := encodeArgs{service, part, generation, content}
+	writes, found := encoded.Load(args)
+	if !found {
+		var p pieces
+		if err := encodeAnew(&p, service, part, generation, content); err != nil {
+			return err
+		}
+		writes = p
+		encoded.Store(args, writes)
+	}
+	for _, b := range writes.(pieces) {
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// encodeAnew puts content into one record, padded so that the file takes more than one page.
+func encodeAnew(w io.Writer, service, part string, generation uint64, content string) error {
 	sw, err := statefile.NewWriter(w, statefile.Header{Service: service, Part: part, Generation: generation,
 		Created: time.Date(2026, 11, 22, 17, 42, 3, 0, time.UTC),
 		Serializer: statefile.Serializer{Name: "records", Version: "1.0.0",

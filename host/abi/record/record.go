@@ -21,8 +21,8 @@ const (
 	MaxMaxBytes     = 1 << 30
 )
 
-// MaxKeyBytes and MaxPartitionBytes bound the encoded length of a key and of a partition: both are
-// held in memory and in indexes. S3, the longest known to us, allows keys of 1,024 bytes.
+// MaxKeyBytes and MaxPartitionBytes bound a key and a partition, without their heads: both are held in
+// memory and in indexes. S3, the longest known to us, allows keys of 1,024 bytes.
 const (
 	MaxKeyBytes       = 64 << 10
 	MaxPartitionBytes = 4 << 10
@@ -303,14 +303,18 @@ func (s *Scanner) item(b []byte, p int) (int, error) {
 		if p >= len(b) {
 			return 0, errShort{}
 		}
-		first := b[p]
-		major := first & 0xe0
-		if major == majorOther {
+		switch n, major := int(leaf[b[p]]), b[p]&0xe0; {
+		case n > 0:
+			if n > len(b)-p {
+				return 0, errShort{}
+			}
+			p += n
+		case major == majorOther:
 			var err error
 			if p, err = other(b, p); err != nil {
 				return 0, err
 			}
-		} else {
+		default:
 			arg, q, err := head(b, p)
 			if err != nil {
 				return 0, err
@@ -325,16 +329,18 @@ func (s *Scanner) item(b []byte, p int) (int, error) {
 				}
 				q += int(arg)
 			case majorArray, majorMap, majorTag:
-				n := arg
-				if major == majorTag {
-					n = 1
-				} else if arg > MaxMaxBytes {
-					return 0, tooLarge(p, fmt.Sprintf("a collection of %d items; no record may pass %d bytes", arg, MaxMaxBytes))
-				} else if major == majorMap {
-					n = 2 * arg
-				}
 				if depth == MaxDepth {
 					return 0, tooLarge(p, fmt.Sprintf("nested deeper than %d", MaxDepth))
+				}
+				n := uint64(1) // a tag's content
+				if major != majorTag {
+					if arg > MaxMaxBytes {
+						return 0, tooLarge(p, fmt.Sprintf("a collection of %d items; no record may pass %d bytes", arg, MaxMaxBytes))
+					}
+					n = arg
+					if major == majorMap {
+						n = 2 * arg
+					}
 				}
 				if n > 0 {
 					s.stack[depth] = left - 1
@@ -356,6 +362,17 @@ func (s *Scanner) item(b []byte, p int) (int, error) {
 		}
 	}
 }
+
+// leaf is, by its first byte, the length of an item that has no head to check and holds no other item,
+// and 0 of any other: most items of most records need no more than this look.
+var leaf = func() (n [256]uint8) {
+	for info := range uint8(24) {
+		n[majorUint|info], n[majorNeg|info], n[majorOther|info] = 1, 1, 1
+		n[majorBytes|info], n[majorText|info] = 1+info, 1+info
+	}
+	n[majorOther|25], n[majorOther|26], n[majorOther|27] = 3, 5, 9 // floats
+	return n
+}()
 
 // other checks an item of major type 7: simple values and floats.
 func other(b []byte, p int) (int, error) {

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/base64"
@@ -74,12 +75,23 @@ func setChecksum(header http.Header, checksum string) {
 }
 
 // validChecksum reports whether s is a checksum as a version keeps it.
-func validChecksum(s string) bool {
-	algorithm, value, _ := strings.Cut(s, ":")
-	h := newChecksum(algorithm)
-	if h == nil {
+func validChecksum(s []byte) bool {
+	algorithm, value, _ := bytes.Cut(s, []byte(":"))
+	size := 0
+	switch string(algorithm) {
+	case "crc32", "crc32c":
+		size = crc32.Size
+	case "crc64nvme":
+		size = crc64.Size
+	case "sha1":
+		size = sha1.Size
+	case "sha256":
+		size = sha256.Size
+	}
+	var raw [sha256.Size + 2]byte
+	if size == 0 || len(value) != base64.StdEncoding.EncodedLen(size) {
 		return false
 	}
-	raw, err := base64.StdEncoding.Strict().DecodeString(value)
-	return err == nil && len(raw) == h.Size()
+	n, err := base64.StdEncoding.Strict().Decode(raw[:], value)
+	return err == nil && n == size
 }

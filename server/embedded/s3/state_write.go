@@ -2,11 +2,9 @@ package s3
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -202,23 +200,52 @@ func (w *stateWriter) version(key string, v *version) {
 func (w *stateWriter) body(owner, key string, b body, size int64) {
 	if size <= pieceBytes {
 		w.name("body")
-		w.buf = record.AppendBytes(w.buf, "")
-		if size > 0 {
-			w.buf = appendBytesHead(w.buf[:len(w.buf)-1], size)
-			for _, p := range b {
-				w.buf = append(w.buf, p...)
-			}
-		}
+		w.bytes(b, size)
 		return
 	}
 	pieces := pieceCount(size)
 	w.int("pieces", pieces)
 	for n := range pieces {
-		w.begin(kindBody, owner+"/"+pieceNumber(n)+"/", key)
 		length := min(pieceBytes, size-n*pieceBytes)
-		w.buf = appendBytesHead(w.buf, length)
-		for _, p := range b.section(n*pieceBytes, length) {
-			w.buf = append(w.buf, p...)
-		}
+		w.begin(kindBody, owner+"/"+pieceNumber(n)+"/", key)
+		w.bytes(b.section(n*pieceBytes, length), length)
+	}
+}
+
+func (w *stateWriter) bytes(b body, size int64) {
+	w.buf = record.AppendBytesHead(w.buf, int(size))
+	for _, p := range b {
+		w.buf = append(w.buf, p...)
+	}
+}
+
+// pieceCount is in how many records of its own content of that size is.
+func pieceCount(size int64) int64 { return (size + pieceBytes - 1) / pieceBytes }
+
+// pieceNumber and partName are numbers in keys, with zeros in front so that keys sort as numbers do.
+func pieceNumber(n int64) string { return fmt.Sprintf("%06d", n) }
+func partName(n int) string      { return fmt.Sprintf("%05d", n) }
+
+// partOwner is what the records of a part's body name in the place of a version. No version's id has
+// a dot.
+func partOwner(upload string, number int) string { return upload + "." + partName(number) }
+
+func (w *stateWriter) upload(u *upload) {
+	w.begin(kindUpload, u.id+"/", u.key)
+	w.buf = record.AppendMap(w.buf, 1+count(u.attrs != nil, u.tags != nil))
+	w.int("initiated", u.initiated)
+	if u.attrs != nil {
+		w.pairs("meta", u.attrs)
+	}
+	if u.tags != nil {
+		w.pairs("tags", u.tags)
+	}
+	for _, p := range u.parts {
+		w.begin(kindPart, u.id+"/"+partName(p.number)+"/", u.key)
+		w.buf = record.AppendMap(w.buf, 4)
+		w.int("size", p.size)
+		w.text("etag", p.etag())
+		w.int("modified", p.modified)
+		w.body(partOwner(u.id, p.number), u.key, p.body, p.size)
 	}
 }

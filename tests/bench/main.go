@@ -1,0 +1,87 @@
+// Command bench measures Torpor beside its peers in one run and prints tables with ratios: absolute
+// times depend on the machine and its other work, ratios much less. Run it from the repository's root:
+//
+//	go run ./tests/bench            # print
+//	go run ./tests/bench --write    # and put the tables into tests/bench/RESULTS.md
+//
+// Each round measures every contender once, one after the other; the table shows each one's median.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 7, "how often everything is measured")
+	objects := flag.Int("objects", 80_000, "how many S3 objects")
+	size := flag.Int("size", 100, "bytes of each object")
+	write := flag.Bool("write", false, "write tests/bench/RESULTS.md")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *rounds, *objects, *size, *write); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, rounds, objects, size int, write bool) error {
+	if rounds < 1 || objects < 1 || size < 0 {
+		return fmt.Errorf("rounds and objects must be at least 1, size at least 0")
+	}
+	var out strings.Builder
+	fmt.Fprintf(&out, "# What was measured\n\nMade by `go run ./tests/bench --write`. Medians of %d rounds, every contender measured in each.\n\nMachine: %s.\n\n", rounds, machine())
+	if err := benchS3(ctx, &out, rounds, objects, size); err != nil {
+		return err
+	}
+	fmt.Print(out.String())
+	if write {
+		return os.WriteFile(filepath.Join("tests", "bench", "RESULTS.md"), []byte(out.String()), 0o644)
+	}
+	return nil
+}
+
+// machine says on what the figures were taken, without a name.
+func machine() string {
+	model := "unknown CPU"
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	python := "no Python"
+	if b, err := exec.Command("python3", "--version").Output(); err == nil {
+		python = strings.TrimSpace(string(b))
+	}
+	return fmt.Sprintf("%s, %d cores, %s/%s, %s, %s, %s", model, goruntime.NumCPU(), goruntime.GOOS, goruntime.GOARCH,
+		goruntime.Version(), python, time.Now().UTC().Format(time.DateOnly))
+}
+
+// times collects one contender's measurements.
+type times []time.Duration
+
+func (t times) median() time.Duration {
+	s := slices.Clone(t)
+	slices.Sort(s)
+	return s[len(s)/2]
+}
+
+// best is shown beside the median: on a noisy machine it is the steadier figure.
+func (t times) best() time.Duration { return slices.Min(t) }
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d.Microseconds())/1000) }
+
+func ratio(peer, own time.Duration) string { return fmt.Sprintf("%.1f ×", float64(peer)/float64(own)) }

@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	_ "embed"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	goruntime "runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/torpor-run/torpor/host"
+	"github.com/torpor-run/torpor/modules"
+	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/vfs"
+	"github.com/torpor-run/torpor/server/embedded/s3"
+)
+
+//go:embed pickle_peer.py
+var picklePeer string
+
+// object is what both contenders keep.
+type object struct {
+	Bucket   string            `json:"bucket"`
+	Key      string            `json:"key"`
+	ETag     string            `json:"etag"`
+	Modified int64             `json:"modified"` // Unix seconds
+	Metadata map[string]string `json:"metadata"`
+	Body     string            `json:"body"` // base64
+	body     []byte
+}
+
+func makeObjects(n, size int) []object {
+	r := rand.New(rand.NewSource(1))
+	out := make([]object, n)
+	for i := range out {
+		body := make([]byte, size)
+		r.Read(body)
+		sum := md5.Sum(body)
+		out[i] = object{Bucket: "bench", Key: fmt.Sprintf("dir-%02d/object-%06d", i%100, i), ETag: hex.EncodeToString(sum[:]),
+			Modified: 1_790_000_000 + int64(i), Metadata: map[string]string{"Content-Type": "text/plain"},
+			Body: base64.StdEncoding.EncodeToString(body), body: body}
+	}
+	return out
+}
+
+// observer keeps the last event of each kind.
+type observer struct {
+	mu      sync.Mutex
+	save    runtime.SaveEvent
+	restore runtime.RestoreEvent
+	held    time.Duration
+}
+
+func (o *observer) SaveFinished(e runtime.SaveEvent)       { o.mu.Lock(); o.save = e; o.mu.Unlock() }
+func (o *observer) RestoreFinished(e runtime.RestoreEvent) { o.mu.Lock(); o.restore = e; o.mu.Unlock() }
+func (o *observer) RequestsHeld(_ string, d time.Duration, _ error) {
+	o.mu.Lock()
+	o.held = d
+	o.mu.Unlock()
+}
+func (o *observer) GenerationQuarantined(string, string) {}
+
+// torpor is one life of the runtime with the embedded S3 service over a folder.
+type torpor struct {
+	*runtime.Service
+	rt    *runtime.Runtime
+	seen  *observer
+	s3    *s3.Service
+	dirty *runtime.Dirty
+	close func() error
+}
+
+func startTorpor(ctx context.Context, folder string, proof runtime.Proof) (*torpor, error) {
+	logger := slog.New(slog.DiscardHandler)
+	fsys, err := vfs.OS(folder)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	h, err := host.New(ctx, host.Config{CacheDir: filepath.Join(folder, "cache"), Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	records, err := h.Compile(ctx, "records", modules.Records())
+	if err != nil {
+		return nil, err
+	}
+	t := &torpor{seen: &observer{}, dirty: new(runtime.Dirty)}
+	t.s3 = s3.New(s3.Options{OnChange: func(bucket, key string) { t.dirty.Mark(bucket + "/" + key) }})
+	t.rt, err = runtime.New(runtime.Config{Dir: dir, Logger: logger, Observer: t.seen, Services: []runtime.ServiceConfig{{
+		Name: "s3", Save: runtime.SaveManual, Load: runtime.LoadManual,
+		Parts: []runtime.PartConfig{{Name: "store", Serializer: records, Source: t.s3, Dirty: t.dirty, Proof: proof}}}}})
+	if err != nil {
+		return nil, err
+	}
+	t.Service = t.rt.Services()[0]
+	t.close = func() error {
+		return errors.Join(t.rt.Close(ctx), h.Close(ctx), dir.Close(), fsys.Close())
+	}
+	return t, nil
+}
+
+func (t *torpor) put(o object) error {
+	r := httptest.NewRequest(http.MethodPut, "/"+o.Bucket+"/"+o.Key, bytes.NewReader(o.body))
+	r.Header.Set("Content-Length", strconv.Itoa(len(o.body))) // where gofakes3 looks for it
+	for k, v := range o.Metadata {
+		r.Header.Set(k, v)
+	}
+	w := httptest.NewRecorder()
+	t.s3.Handler().ServeHTTP(w, r)
+	if w.Code != http.StatusOK {
+		return fmt.Errorf("put %s: %d %s", o.Key, w.Code, w.Body)
+	}
+	return nil
+}
+
+// benchS3 saves and restores small S3 objects, beside CPython's pickle of the same objects as instances
+// of a class.
+func benchS3(ctx context.Context, out *strings.Builder, rounds, n, size int) error {
+	folder, err := os.MkdirTemp("", "torpor-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	objects := makeObjects(n, size)
+	peer, err := startPicklePeer(ctx, folder, objects)
+	if err != nil {
+		return err
+	}
+	t, err := startTorpor(ctx, folder, runtime.ProofFull)
+	if err != nil {
+		return err
+	}
+	w := httptest.NewRecorder()
+	t.s3.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodPut, "/bench", nil))
+	for _, o := range objects {
+		if err := t.put(o); err != nil {
+			return err
+		}
+	}
+	var saves, holds, serialize, prove, commit, restores, read, decode, deliver, dumps, loads times
+	var fileBytes int64
+	var pickleBytes int
+	for round := range rounds {
+		if err := t.put(objects[round%len(objects)]); err != nil { // something to save
+			return err
+		}
+		goruntime.GC()
+		if err := t.Save(ctx); err != nil {
+			return err
+		}
+		e := t.seen.save
+		saves, holds, serialize, prove, commit = append(saves, e.Total), append(holds, t.seen.held), append(serialize, e.Serialize), append(prove, e.Prove), append(commit, e.Commit)
+		fileBytes = e.FileBytes
+
+		// A process that starts anew: the file is in the page cache, the service empty.
+		if err := t.close(); err != nil {
+			return err
+		}
+		if t, err = startTorpor(ctx, folder, runtime.ProofFull); err != nil {
+			return err
+		}
+		goruntime.GC()
+		if found, err := t.Load(ctx); err != nil || !found {
+			return fmt.Errorf("restore: found %v, %w", found, err)
+		}
+		r := t.seen.restore
+		restores, read, decode, deliver = append(restores, r.Total), append(read, r.Read), append(decode, r.Decode), append(deliver, r.Deliver)
+		if r.Records < uint64(n) {
+			return fmt.Errorf("restored %d records of %d objects", r.Records, n)
+		}
+
+		p, err := peer.round()
+		if err != nil {
+			return err
+		}
+		dumps, loads, pickleBytes = append(dumps, p.dumps()), append(loads, p.loads()), p.Bytes
+	}
+	if err := errors.Join(t.close(), peer.close()); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "## %d S3 objects of %d bytes\n\n", n, size)
+	fmt.Fprintf(out, "| | Torpor, median (best) | CPython pickle, protocol 5, median (best) | ratio of medians | goal |\n|---|---|---|---|---|\n")
+	fmt.Fprintf(out, "| save, proved and on disk | %s (%s) | %s (%s) in memory | %s | ≥ 5 × |\n", ms(saves.median()), ms(saves.best()), ms(dumps.median()), ms(dumps.best()), ratio(dumps.median(), saves.median()))
+	fmt.Fprintf(out, "| requests held in that save | %s (worst %s) | all of it | | ≤ 5 ms |\n", micro(holds.median()), micro(holds.worst()))
+	fmt.Fprintf(out, "| restore | %s (%s) | %s (%s) from memory | %s | ≥ 5 × |\n", ms(restores.median()), ms(restores.best()), ms(loads.median()), ms(loads.best()), ratio(loads.median(), restores.median()))
+	fmt.Fprintf(out, "| size | %.1f MB | %.1f MB | | |\n\n", float64(fileBytes)/1e6, float64(pickleBytes)/1e6)
+	fmt.Fprintf(out, "Save by phase: serialize %s (the proof's own work in it, alongside: %s), commit with fsync %s. Restore by phase, overlapping: read %s, decode %s, deliver %s.\n\n",
+		ms(serialize.median()), ms(prove.median()), ms(commit.median()), ms(read.median()), ms(decode.median()), ms(deliver.median()))
+	return nil
+}
+
+func (t times) worst() time.Duration {
+	w := t[0]
+	for _, d := range t {
+		w = max(w, d)
+	}
+	return w
+}
+
+func micro(d time.Duration) string { return fmt.Sprintf("%.3f ms", float64(d.Nanoseconds())/1e6) }
+
+// peer is a CPython process that does one round whenever it is told to.
+type peer struct {
+	cmd *exec.Cmd
+	in  *json.Encoder
+	out *json.Decoder
+	end func() error
+}
+
+type pickleRound struct {
+	Dumps float64 `json:"dumps"` // seconds
+	Loads float64 `json:"loads"`
+	Bytes int     `json:"bytes"`
+}
+
+func (r pickleRound) dumps() time.Duration { return time.Duration(r.Dumps * float64(time.Second)) }
+func (r pickleRound) loads() time.Duration { return time.Duration(r.Loads * float64(time.Second)) }
+
+func startPicklePeer(ctx context.Context, folder string, objects []object) (*peer, error) {
+	data := filepath.Join(folder, "objects.json")
+	b, err := json.Marshal(objects)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(data, b, 0o600); err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, "python3", "-c", picklePeer, data)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("the peer needs python3: %w", err)
+	}
+	return &peer{cmd: cmd, in: json.NewEncoder(stdin), out: json.NewDecoder(stdout), end: stdin.Close}, nil
+}
+
+func (p *peer) round() (pickleRound, error) {
+	var r pickleRound
+	if err := p.in.Encode("round"); err != nil {
+		return r, err
+	}
+	return r, p.out.Decode(&r)
+}
+
+func (p *peer) close() error { return errors.Join(p.end(), p.cmd.Wait()) }
