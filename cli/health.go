@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -59,7 +60,9 @@ func (p *program) runHealth(ctx context.Context, listen string, asJSON bool) err
 	if err != nil {
 		return usageError{fmt.Errorf("listen address %q: %w", listen, err)}
 	}
-	resp, err := http.DefaultClient.Do(req)
+	// Straight to the address: what listens on this machine is not behind a proxy.
+	transport := &http.Transport{DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return fmt.Errorf("no torpor answers: %w", err)
 	}
@@ -107,7 +110,7 @@ func printHealth(w io.Writer, h server.Health) error {
 			if p.LastGoodSave != nil {
 				saved = p.LastGoodSave.Format(time.RFC3339)
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%.1f s\t%s\t%s\n", s.Name, s.Status, p.Name, p.Status, p.Generation, p.DirtySeconds, saved, p.LastError)
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%.1f s\t%s\t%s\n", s.Name, s.Status, p.Name, p.Status, p.Generation, p.DirtySeconds, saved, strings.ReplaceAll(p.LastError, "\n", "; "))
 		}
 	}
 	return tw.Flush()

@@ -9,8 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/big"
+	"math"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -37,7 +38,8 @@ line: partition, key and value in CBOR's diagnostic notation, long values cut sh
 
 With --json it prints one JSON object; with --json --records that object on the first line and one
 record on each line after it, whole. Byte strings are {"$bytes": base64}, other CBOR that JSON does
-not have is {"$cbor": diagnostic notation}.
+not have (tags, NaN, maps whose keys are not text) is {"$cbor": diagnostic notation}, and what has no
+such notation, as text that is not UTF-8, is {"$item": base64 of the CBOR}.
 
 It reads the file alone: no data folder is opened and nothing is changed.`,
 		Example: `  torpor inspect .torpor/state/api_states/s3/store.state
@@ -52,7 +54,7 @@ It reads the file alone: no data folder is opened and nothing is changed.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.records, "records", false, "print the records too")
 	f.BoolVar(&o.json, "json", false, "print JSON")
-	f.StringSliceVar(&o.partitions, "partition", nil, "only these partitions' records")
+	f.StringArrayVar(&o.partitions, "partition", nil, "only this partition's records; may be given more than once")
 	return cmd
 }
 
@@ -121,40 +123,42 @@ func (o inspectOptions) printText(out io.Writer, f *statefile.File) error {
 	if parts := f.Partitions(); len(parts) > 0 {
 		fmt.Fprintf(tw, "\nPARTITION\tRECORDS\tBYTES\tCHUNKS\n")
 		for _, p := range parts {
-			fmt.Fprintf(tw, "%s\t%d\t%d\t%d\n", quoteEmpty(p.Name), p.Records, p.Raw, p.Chunks)
+			fmt.Fprintf(tw, "%s\t%d\t%d\t%d\n", oneWord(p.Name), p.Records, p.Raw, p.Chunks)
 		}
 	}
 	if err := tw.Flush(); err != nil || !o.records {
 		return err
 	}
 	fmt.Fprintln(out)
+	n, err := newNotation()
+	if err != nil {
+		return err
+	}
 	return o.eachRecord(f, func(b *record.Batch, i int) error {
-		value, err := cbor.Diagnose(b.Value(i))
-		if err != nil {
-			return fmt.Errorf("record %d: %w", i, err)
+		value, ok := n.diagnose(b.Value(i))
+		if !ok {
+			value = fmt.Sprintf("%x (CBOR without a notation)", b.Value(i))
 		}
-		_, err = fmt.Fprintf(out, "%s\t%s\t%s\n", quoteEmpty(string(b.Partition(i))), keyText(b, i), shorten(value))
+		_, err := fmt.Fprintf(out, "%s\t%s\t%s\n", oneWord(string(b.Partition(i))), keyText(b, i), shorten(value))
 		return err
 	})
 }
 
-func quoteEmpty(s string) string {
-	if s == "" {
-		return `""`
+// oneWord is s for people: as it is, unless it is empty or would break the line.
+func oneWord(s string) string {
+	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+		return strconv.Quote(s)
 	}
 	return s
 }
 
-// keyText is a key for people: text as it is, unless it would break the line, bytes as h'...'.
+// keyText is a key for people: text as oneWord has it, bytes as h'...'.
 func keyText(b *record.Batch, i int) string {
 	key, text := b.Key(i)
 	if !text {
 		return "h'" + hex.EncodeToString(key) + "'"
 	}
-	if strings.ContainsFunc(string(key), func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return fmt.Sprintf("%q", key)
-	}
-	return string(key)
+	return oneWord(string(key))
 }
 
 func shorten(s string) string {
@@ -209,80 +213,103 @@ func (o inspectOptions) printJSON(out io.Writer, f *statefile.File) error {
 	if err := enc.Encode(head); err != nil {
 		return err
 	}
-	// Ordered pairs are lost in JSON objects anyway; what cannot be a JSON object stays CBOR, named so.
-	dec, err := cbor.DecOptions{DefaultMapType: nil, MaxNestedLevels: record.MaxDepth + 2, MaxArrayElements: 1 << 26,
-		MaxMapPairs: 1 << 26, UTF8: cbor.UTF8DecodeInvalid}.DecMode()
+	n, err := newNotation()
 	if err != nil {
-		return fmt.Errorf("cbor decoder: %w", err)
+		return err
 	}
 	return o.eachRecord(f, func(b *record.Batch, i int) error {
-		var value any
-		if err := dec.Unmarshal(b.Value(i), &value); err != nil {
-			value = diagnostic(b.Value(i))
-		}
 		key, text := b.Key(i)
 		var jsonKey any = string(key)
 		if !text {
 			jsonKey = jsonBytes(key)
 		}
-		return enc.Encode(map[string]any{"partition": string(b.Partition(i)), "key": jsonKey, "value": jsonValue(value)})
+		return enc.Encode(map[string]any{"partition": string(b.Partition(i)), "key": jsonKey, "value": n.json(b.Value(i))})
 	})
+}
+
+// notation writes CBOR for people and for JSON.
+type notation struct{ diag cbor.DiagMode }
+
+func newNotation() (notation, error) {
+	// As much as a record may hold: the library's own limits are lower.
+	diag, err := cbor.DiagOptions{MaxNestedLevels: record.MaxDepth + 1, MaxArrayElements: record.MaxMaxBytes, MaxMapPairs: record.MaxMaxBytes}.DiagMode()
+	if err != nil {
+		return notation{}, fmt.Errorf("cbor diagnostic notation: %w", err)
+	}
+	return notation{diag}, nil
+}
+
+// diagnose is an item in diagnostic notation (RFC 8949, section 8); ok is false where it has none.
+func (n notation) diagnose(item []byte) (s string, ok bool) {
+	s, err := n.diag.Diagnose(item)
+	return s, err == nil
+}
+
+// json turns an item, which a record.Scanner has checked, into what encoding/json writes. Nothing is
+// lost or guessed: what JSON cannot say is left in CBOR's notation.
+func (n notation) json(item []byte) any {
+	d := record.NewPull(item)
+	switch item[0] >> 5 { // the major type, RFC 8949, section 3.1
+	case 0, 1:
+		if digits, ok := n.diagnose(item); ok {
+			return json.Number(digits)
+		}
+	case 2:
+		return jsonBytes(d.Bytes())
+	case 3:
+		if text := d.Text(); utf8.Valid(text) {
+			return string(text)
+		}
+	case 4:
+		all := make([]any, d.Array())
+		for i := range all {
+			all[i] = n.json(d.Skip())
+		}
+		return all
+	case 5:
+		if object, ok := n.object(d); ok {
+			return object
+		}
+	case 7:
+		switch item[0] & 0x1f {
+		case 20, 21:
+			return d.Bool()
+		case 22:
+			return nil
+		case 25, 26, 27:
+			var f float64
+			if err := cbor.Unmarshal(item, &f); err == nil && !math.IsNaN(f) && !math.IsInf(f, 0) {
+				return f
+			}
+		}
+	}
+	return n.outsideJSON(item)
+}
+
+// object reads a map whose keys are text, each only once.
+func (n notation) object(d *record.Pull) (object map[string]any, ok bool) {
+	object = map[string]any{}
+	for range d.Map() {
+		key, value := d.Skip(), d.Skip()
+		if key[0]>>5 != 3 {
+			return nil, false
+		}
+		name := record.NewPull(key).Text()
+		if _, again := object[string(name)]; again || !utf8.Valid(name) {
+			return nil, false
+		}
+		object[string(name)] = n.json(value)
+	}
+	return object, true
+}
+
+func (n notation) outsideJSON(item []byte) any {
+	if s, ok := n.diagnose(item); ok {
+		return map[string]string{"$cbor": s}
+	}
+	return map[string]string{"$item": base64.StdEncoding.EncodeToString(item)}
 }
 
 func jsonBytes(b []byte) any {
 	return map[string]string{"$bytes": base64.StdEncoding.EncodeToString(b)}
-}
-
-func diagnostic(item []byte) any {
-	s, err := cbor.Diagnose(item)
-	if err != nil {
-		s = "h'" + hex.EncodeToString(item) + "'"
-	}
-	return map[string]string{"$cbor": s}
-}
-
-// jsonValue turns a decoded CBOR value into what JSON can say.
-func jsonValue(v any) any {
-	switch v := v.(type) {
-	case nil, bool, int64, uint64, big.Int, *big.Int, time.Time:
-		return v
-	case string:
-		if utf8.ValidString(v) {
-			return v
-		}
-		return jsonBytes([]byte(v))
-	case []byte:
-		return jsonBytes(v)
-	case []any:
-		out := make([]any, len(v))
-		for i, e := range v {
-			out[i] = jsonValue(e)
-		}
-		return out
-	case map[any]any:
-		out := make(map[string]any, len(v))
-		for k, e := range v {
-			name, ok := k.(string)
-			if !ok {
-				return asCBOR(v)
-			}
-			out[name] = jsonValue(e)
-		}
-		return out
-	case float64:
-		if v-v != 0 { // NaN or an infinity
-			return asCBOR(v)
-		}
-		return v
-	default: // tags, simple values
-		return asCBOR(v)
-	}
-}
-
-func asCBOR(v any) any {
-	item, err := cbor.Marshal(v)
-	if err != nil {
-		return map[string]string{"$cbor": fmt.Sprint(v)}
-	}
-	return diagnostic(item)
 }

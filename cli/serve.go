@@ -64,50 +64,65 @@ func (p *program) runServe(ctx context.Context, s *settings) (err error) {
 	defer stopSignals()
 
 	h, err := p.assemble(ctx, s, logger)
-	if err != nil {
-		return err
+	if err == nil {
+		defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
+		err = p.runHouse(ctx, h, s, logger, stopSignals)
 	}
-	defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
-	if err := h.runtime.Start(ctx); err != nil {
-		return err
+	if err != nil && errors.Is(err, ctx.Err()) {
+		logger.Info("stopped before it was up")
+		return nil
 	}
-	listener, err := net.Listen("tcp", s.Listen)
-	if err != nil {
-		return fmt.Errorf("listen on %s: %w; is another service on that port? choose one with --listen", s.Listen, err)
-	}
-	warnOpen(logger, listener.Addr())
+	return err
+}
+
+// runHouse serves until ctx ends, and then lets requests end and saves. Whatever keeps it from serving,
+// what is unsaved is saved. stopSignals gives the signals that end ctx their default effect again.
+func (p *program) runHouse(ctx context.Context, h *house, s *settings, logger *slog.Logger, stopSignals func()) error {
 	srv := &http.Server{Handler: h.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelDebug)}
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
+	err := p.listenAndServe(ctx, h, srv, s.Listen, logger)
+
+	// From here on a second signal has its default effect: it ends the process at once.
+	stopSignals()
+	logger.Info("stopping: requests end, then what is unsaved is saved; a second signal ends at once", "drain_timeout", s.DrainTimeout)
+	stopping := context.WithoutCancel(ctx)
+	draining, cancel := context.WithTimeout(stopping, s.DrainTimeout)
+	defer cancel()
+	if drainErr := srv.Shutdown(draining); drainErr != nil {
+		logger.Warn("requests were still under way and have been cut off", "error", drainErr)
+		srv.Close()
+	}
+	// No deadline: whoever is out of patience sends the second signal, and loses only what is unsaved.
+	if closeErr := h.runtime.Close(stopping); closeErr != nil {
+		return errors.Join(err, fmt.Errorf("stopped, but not everything could be saved: %w", closeErr))
+	}
+	logger.Info("stopped")
+	return err
+}
+
+// listenAndServe starts the runtime and serves until ctx ends; then srv still has to be shut down.
+func (p *program) listenAndServe(ctx context.Context, h *house, srv *http.Server, address string, logger *slog.Logger) error {
+	if err := h.runtime.Start(ctx); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w; is another service on that port? choose one with --listen", address, err)
+	}
+	warnOpen(logger, listener.Addr())
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
 	// On standard output, so that a script can take the address from it when the port was 0.
 	fmt.Fprintf(p.Out, "torpor %s is listening on http://%s\n", Version, listener.Addr())
-
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
+		return nil
 	}
-	// From here on a second signal has its default effect: it ends the process at once.
-	stopSignals()
-	logger.Info("stopping: requests end, then what is unsaved is saved; a second signal ends at once", "within", s.ShutdownTimeout)
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.ShutdownTimeout)
-	defer cancel()
-	// A third of the time is for requests under way; the save needs the rest.
-	draining, cancelDrain := context.WithTimeout(stopping, s.ShutdownTimeout/3)
-	defer cancelDrain()
-	if err := srv.Shutdown(draining); err != nil {
-		logger.Warn("requests were still under way and have been cut off", "error", err)
-		srv.Close()
-	}
-	if err := h.runtime.Close(stopping); err != nil {
-		return fmt.Errorf("stopped, but not everything could be saved: %w", err)
-	}
-	logger.Info("stopped")
-	return nil
 }
 
 // house is what serve puts together.

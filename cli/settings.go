@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,7 +57,7 @@ func settingsTable() []setting {
 			usage: "how often changed services are saved with SCHEDULED: seconds, or a duration such as 500ms"},
 		{key: "hold_timeout", def: "5", perService: true, usage: "how long a save may wait for requests under way: seconds, or a duration"},
 		{key: "proof", def: string(runtime.ProofFull), perService: true, usage: "which saves are proved by loading them again: " + names(runtime.Proofs())},
-		{key: "shutdown_timeout", def: "30", usage: "how long stopping may take, last save included: seconds, or a duration"},
+		{key: "drain_timeout", def: "3", usage: "how long requests under way may go on when stopping; the last save then takes what it needs: seconds, or a duration"},
 		{key: "log_level", def: "info", usage: "debug, info, warn or error"},
 		{key: "log_format", def: "auto", usage: "auto (colour on a terminal), text or json"},
 	}
@@ -73,7 +75,7 @@ func names[T ~string](all []T) string {
 type settings struct {
 	Listen, Data, Cache string
 	Persistence         bool
-	ShutdownTimeout     time.Duration
+	DrainTimeout        time.Duration
 	LogLevel, LogFormat string
 	services            map[string]serviceSettings
 	base                serviceSettings
@@ -114,7 +116,8 @@ func readSettings(flags *pflag.FlagSet, environ []string, known []string) (*sett
 
 func mergeSettings(flags *pflag.FlagSet, environ []string, known []string) (*settings, error) {
 	table := settingsTable()
-	environment, err := fromEnvironment(table, environ)
+	from := origins{}
+	environment, err := fromEnvironment(table, environ, from)
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +131,7 @@ func mergeSettings(flags *pflag.FlagSet, environ []string, known []string) (*set
 		if !f.Changed || !slices.ContainsFunc(table, func(s setting) bool { return s.key == key }) {
 			return "", nil
 		}
+		from[key] = "--" + f.Name
 		return key, f.Value.String()
 	}), nil)
 	if err != nil {
@@ -156,16 +160,26 @@ func mergeSettings(flags *pflag.FlagSet, environ []string, known []string) (*set
 		if err := k.Merge(f); err != nil {
 			return nil, err
 		}
+		for _, key := range f.Keys() {
+			if from[key] == "" {
+				from[key] = path + ": " + key
+			}
+		}
 	}
 	if err := k.Merge(strong); err != nil {
 		return nil, err
 	}
-	return parseSettings(k, known)
+	return parseSettings(k, known, from)
 }
+
+// origins says, by key, where a value comes from, as its author would look for it.
+type origins map[string]string
+
+func (o origins) name(key string) string { return cmp.Or(o[key], key) }
 
 // fromEnvironment takes TORPOR_* and LocalStack's names, the former winning. A TORPOR_* that is no
 // setting is an error, save those that Kubernetes makes for a service named torpor.
-func fromEnvironment(table []setting, environ []string) (koanf.Provider, error) {
+func fromEnvironment(table []setting, environ []string, from origins) (koanf.Provider, error) {
 	keys, weak := map[string]string{}, map[string]string{}
 	for _, s := range table {
 		keys[s.env()] = s.key
@@ -188,13 +202,16 @@ func fromEnvironment(table []setting, environ []string) (koanf.Provider, error) 
 			if value == "" { // as if not set, which is how compose files unset one
 				return "", nil
 			}
-			if key, ok := keys[name]; ok {
-				return key, value
+			key, ok := keys[name]
+			if !ok {
+				key, ok = weak[name]
+				ok = ok && !set[envPrefix+strings.ToUpper(key)]
 			}
-			if key, ok := weak[name]; ok && !set[envPrefix+strings.ToUpper(key)] {
-				return key, value
+			if !ok {
+				return "", nil
 			}
-			return "", nil
+			from[key] = "$" + name
+			return key, value
 		},
 	}), nil
 }
@@ -212,46 +229,65 @@ func checkFile(path string, table []setting, f *koanf.Koanf, known []string) err
 	}
 	for _, key := range f.Keys() {
 		rest, inService := strings.CutPrefix(key, "services.")
+		name, leaf, isLeaf := strings.Cut(rest, ".")
+		empty := f.Get(key) == nil || f.Get(key) == "" || isEmptyMap(f.Get(key))
 		switch {
-		case inService:
-			name, leaf, _ := strings.Cut(rest, ".")
-			if !slices.Contains(known, name) {
-				return fmt.Errorf("configuration file %s: services.%s: no such service; there are %s", path, name, strings.Join(known, ", "))
-			}
-			if !slices.Contains(per, leaf) {
-				return fmt.Errorf("configuration file %s: %s is not known; a service may have %s", path, key, strings.Join(per, ", "))
-			}
-		case key == "services" && f.Get(key) == nil:
-		case !slices.Contains(global, key):
+		case inService && !slices.Contains(known, name):
+			return fmt.Errorf("configuration file %s: services.%s: no such service; there are %s", path, name, strings.Join(known, ", "))
+		case (inService && !isLeaf || key == "services") && empty: // all of it is commented out
+			continue
+		case inService && !isLeaf, key == "services":
+			return fmt.Errorf("configuration file %s: %s is %v; it must hold settings, such as %s", path, key, f.Get(key), per[0])
+		case inService && !slices.Contains(per, leaf):
+			return fmt.Errorf("configuration file %s: %s is not known; a service may have %s", path, key, strings.Join(per, ", "))
+		case !inService && !slices.Contains(global, key):
 			return fmt.Errorf("configuration file %s: %s is not known; there are %s, services", path, key, strings.Join(global, ", "))
+		}
+		switch v := f.Get(key).(type) {
+		case []any, map[string]any:
+			return fmt.Errorf("configuration file %s: %s is %v; it must be one value", path, key, v)
 		}
 	}
 	return nil
 }
 
-func parseSettings(k *koanf.Koanf, known []string) (*settings, error) {
+func isEmptyMap(v any) bool {
+	m, ok := v.(map[string]any)
+	return ok && len(m) == 0
+}
+
+func parseSettings(k *koanf.Koanf, known []string, from origins) (*settings, error) {
 	s := &settings{Listen: k.String("listen"), Data: k.String("data"), Cache: k.String("cache"),
 		LogLevel: strings.ToLower(k.String("log_level")), LogFormat: strings.ToLower(k.String("log_format")), services: map[string]serviceSettings{}}
 	var err error
-	if s.Persistence, err = parseSwitch("persistence", k.String("persistence")); err != nil {
-		return nil, err
-	}
-	if s.ShutdownTimeout, err = parseDuration("shutdown_timeout", k.String("shutdown_timeout"), time.Second, time.Hour); err != nil {
+	if err := checkAddress(from.name("listen"), s.Listen); err != nil {
 		return nil, err
 	}
 	if s.Data == "" {
-		return nil, errors.New("data is empty; name a folder")
+		return nil, fmt.Errorf("%s is empty; it must name a folder", from.name("data"))
 	}
-	for name, allowed := range map[string][]string{"log_level": {"debug", "info", "warn", "error"}, "log_format": {"auto", "text", "json"}} {
-		if v := strings.ToLower(k.String(name)); !slices.Contains(allowed, v) {
-			return nil, fmt.Errorf("%s is %q; allowed are %s", name, v, strings.Join(allowed, ", "))
+	if s.Persistence, err = parseSwitch(from.name("persistence"), k.String("persistence")); err != nil {
+		return nil, err
+	}
+	if s.DrainTimeout, err = parseDuration(from.name("drain_timeout"), k.String("drain_timeout"), 0, time.Hour); err != nil {
+		return nil, err
+	}
+	for _, c := range []struct {
+		key, value string
+		allowed    []string
+	}{
+		{"log_level", s.LogLevel, []string{"debug", "info", "warn", "error"}},
+		{"log_format", s.LogFormat, []string{"auto", "text", "json"}},
+	} {
+		if !slices.Contains(c.allowed, c.value) {
+			return nil, fmt.Errorf("%s is %q; allowed are %s", from.name(c.key), k.String(c.key), strings.Join(c.allowed, ", "))
 		}
 	}
-	if s.base, err = parseService(k, ""); err != nil {
+	if s.base, err = parseService(k, "", from); err != nil {
 		return nil, err
 	}
 	for _, name := range known {
-		if s.services[name], err = parseService(k, "services."+name+"."); err != nil {
+		if s.services[name], err = parseService(k, "services."+name+".", from); err != nil {
 			return nil, err
 		}
 	}
@@ -259,12 +295,12 @@ func parseSettings(k *koanf.Koanf, known []string) (*settings, error) {
 }
 
 // parseService reads a service's settings, each falling back to the one for all services.
-func parseService(k *koanf.Koanf, prefix string) (out serviceSettings, err error) {
+func parseService(k *koanf.Koanf, prefix string, from origins) (out serviceSettings, err error) {
 	get := func(key string) (name, value string) {
 		if prefix != "" && k.Exists(prefix+key) {
-			return prefix + key, k.String(prefix + key)
+			key = prefix + key
 		}
-		return key, k.String(key)
+		return from.name(key), k.String(key)
 	}
 	name, v := get("save_strategy")
 	if out.Save, err = runtime.Parse(name, v, runtime.SaveStrategies()); err != nil {
@@ -285,6 +321,18 @@ func parseService(k *koanf.Koanf, prefix string) (out serviceSettings, err error
 	name, v = get("hold_timeout")
 	out.HoldTimeout, err = parseDuration(name, v, time.Millisecond, time.Hour)
 	return out, err
+}
+
+// checkAddress checks an address to listen on. An empty one would be any port of all addresses.
+func checkAddress(name, v string) error {
+	_, port, err := net.SplitHostPort(v)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return fmt.Errorf("%s is %q; it must be an address and a port, such as 127.0.0.1:4566, or :4566 for all addresses", name, v)
+	}
+	return nil
 }
 
 // parseSwitch takes what LocalStack takes for true and false.

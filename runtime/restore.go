@@ -15,15 +15,20 @@ import (
 
 // restoreParts loads every part's newest good generation and sets the service's status.
 func (s *Service) restoreParts(ctx context.Context) (found bool, err error) {
+	running := s.Status().Status == StatusRunning
 	for _, p := range s.parts {
 		got, err := s.restorePart(ctx, p)
 		if err != nil {
 			err = fmt.Errorf("service %s, part %s: its saved state cannot be loaded: %w", s.name, p.Name, err)
-			s.rt.logger.Error("restore failed; the service is neither served nor saved until it is loaded or reset", "service", s.name, "part", p.Name, "error", err)
-			s.set(StatusError, err)
 			s.mu.Lock()
 			p.lastErr = err
 			s.mu.Unlock()
+			if running && !found {
+				s.rt.logger.Error("load failed; the live state stays as it is", "service", s.name, "part", p.Name, "error", err)
+				return false, err
+			}
+			s.rt.logger.Error("restore failed; the service is neither served nor saved until it is loaded or reset", "service", s.name, "part", p.Name, "error", err)
+			s.set(StatusError, err)
 			return false, err
 		}
 		if got {

@@ -530,6 +530,25 @@ func TestManualLoadIsNotSavedOver(t *testing.T) {
 	l.wants(t, map[string]string{"a": "1", "b": "2"})
 }
 
+func TestFailedLoadKeepsWhatIsLive(t *testing.T) {
+	l := begin(t, vfs.NewMem(), nil)
+	defer l.end(t)
+	l.table.put("a", "1")
+	l.save(t)
+	l.table.put("a", "2")
+	l.ser.loadErr = errors.New("no")
+	if _, err := l.svc.Load(context.Background()); err == nil {
+		t.Fatal("a load that failed reports success")
+	}
+	l.wants(t, map[string]string{"a": "2"})
+	st := l.svc.Status()
+	if st.Status != runtime.StatusRunning || st.Parts[0].Err == nil || st.Parts[0].DirtySince.IsZero() {
+		t.Errorf("status %+v", st)
+	}
+	l.ser.loadErr = nil
+	l.save(t)
+}
+
 func TestLoadWithoutStateKeepsWhatIsLive(t *testing.T) {
 	l := begin(t, vfs.NewMem(), nil)
 	defer l.end(t)

@@ -148,7 +148,8 @@ func (s *Service) Save(ctx context.Context) error {
 }
 
 // Load replaces the live state by the newest good generation, unsaved changes included; requests are
-// held meanwhile. Where nothing is saved the live state stays, and found is false.
+// held meanwhile. Where nothing is saved the live state stays, and found is false. When it fails before
+// anything was replaced, a service that was running goes on as it was.
 func (s *Service) Load(ctx context.Context) (found bool, err error) {
 	if !s.rt.Persistent() {
 		return false, errDisabled
@@ -210,7 +211,7 @@ func (s *Service) holding(ctx context.Context, f func(context.Context) error) er
 	defer cancel()
 	if err := s.gate.hold(wait); err != nil {
 		s.rt.observer.RequestsHeld(s.name, time.Since(start), err)
-		return fmt.Errorf("service %s: %d requests under way after %v, nothing was done: %w", s.name, s.gate.count(), s.holdTimeout, err)
+		return fmt.Errorf("service %s: %d requests under way after %v, nothing was done: %w", s.name, s.gate.count(), time.Since(start).Round(time.Millisecond), err)
 	}
 	defer func() {
 		s.gate.release()

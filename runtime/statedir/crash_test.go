@@ -85,6 +85,7 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 			what, found.content, found.generation, content, g, err)
 	}
 
+	wantSound(t, what, d)
 	next := l.clone()
 	if err := next.save(d, "later"); err != nil {
 		t.Fatalf("%s: a later save: %v", what, err)
@@ -105,8 +106,15 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 		t.Fatalf("%s: opening after the later save: %v", what, err)
 	}
 	next.wantState(t, what+", later save", d)
-	// Removals are not synced: some may have come back. All that is there must be sound.
-	if gens, err = d.Generations(service, store); err != nil {
+	wantSound(t, what+", later save", d) // removals are not synced: more than keep may be there
+	l.wantEvidence(t, what, after)
+}
+
+// wantSound fails if any generation that is kept and not set aside can not be loaded.
+func wantSound(t *testing.T, what string, d *statedir.Dir) {
+	t.Helper()
+	gens, err := d.Generations(service, store)
+	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 	for _, g := range gens {
@@ -114,7 +122,6 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 			t.Fatalf("%s: generation %d: %v", what, g.Number, g.Err)
 		}
 	}
-	l.wantEvidence(t, what, after)
 }
 
 type loaded struct {
@@ -270,6 +277,19 @@ func scripts() []script {
 				check(t, d.Close())
 			},
 			act: func(d *statedir.Dir, l *ledger) error { return l.keep(d, wasm) }},
+		{name: "module of a process that died", keep: 2,
+			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
+				// It died before the sync of the folder: the module is there, its name is not durable.
+				w := vfs.Faulty(m, vfs.Fault{})
+				d := open(t, w, statedir.Options{})
+				w.Inject(vfs.Fault{At: 1, Err: vfs.ErrCrashed, Sticky: true,
+					Match: func(op vfs.Op, name string) bool { return op == vfs.OpSync && name == "modules" }})
+				if err := l.keep(d, wasm); !errors.Is(err, vfs.ErrCrashed) {
+					t.Fatal(err)
+				}
+				check(t, d.Close())
+			},
+			act: func(d *statedir.Dir, l *ledger) error { return l.keep(d, wasm) }},
 	}
 }
 
@@ -385,6 +405,42 @@ func TestFault(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestFailedSaveLeavesTheFolderAsItWas: not only what is loaded, also what lies there, for all steps up
+// to the sync of the folder.
+func TestFailedSaveLeavesTheFolderAsItWas(t *testing.T) {
+	for _, fault := range []vfs.Fault{
+		{At: 2, Err: syscall.ENOSPC, Extent: vfs.Part, Match: only(vfs.OpWrite)},
+		{At: 1, Err: syscall.EIO, Match: only(vfs.OpSync)},
+		{At: 1, Err: syscall.EIO, Match: only(vfs.OpRename)}, // newest to its generation's name
+		{At: 2, Err: syscall.EIO, Match: only(vfs.OpRename)}, // new to newest
+		{At: 2, Err: syscall.EIO, Extent: vfs.All, Match: only(vfs.OpRename)},
+	} {
+		m := vfs.NewMem()
+		w := vfs.Faulty(m, vfs.Fault{})
+		d := open(t, w, statedir.Options{})
+		mustSave(t, d, "one")
+		mustSave(t, d, "two")
+		before := map[string]string{}
+		for _, name := range names(t, m, folder) {
+			before[name] = string(readFile(t, m, path.Join(folder, name)))
+		}
+		w.Inject(fault)
+		if _, err := save(d, service, store, "three"); !errors.Is(err, fault.Err) || !strings.Contains(err.Error(), "s3/store") {
+			t.Errorf("%+v: save = %v", fault, err)
+		}
+		for _, name := range names(t, m, folder) {
+			if before[name] != string(readFile(t, m, path.Join(folder, name))) {
+				t.Errorf("%+v: %s has changed or is new", fault, name)
+			}
+			delete(before, name)
+		}
+		for name := range before {
+			t.Errorf("%+v: %s is gone", fault, name)
+		}
+		check(t, d.Close())
 	}
 }
 

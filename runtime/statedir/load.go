@@ -407,9 +407,9 @@ func (d *Dir) Quarantine(o *Opened, cause error) Quarantine {
 		return q
 	}
 	defer leave()
-	p.bad[o.Generation] = cause
 	f, err := d.find(o, p)
 	if err != nil {
+		p.bad[o.Generation] = cause
 		q.MoveErr = err
 		d.log.Error("a damaged generation could not be moved aside; it is passed over",
 			"service", o.id.Service, "part", o.id.Part, "generation", o.Generation, "damage", cause, "path", o.Path, "error", err)

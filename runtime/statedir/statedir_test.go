@@ -342,6 +342,85 @@ func TestQuarantineOfWhatASaveHasRenamed(t *testing.T) {
 	check(t, o.Close())
 }
 
+func TestQuarantineIsDurable(t *testing.T) {
+	for _, trailer := range []bool{true, false} {
+		m := vfs.NewMem()
+		d := open(t, m, statedir.Options{Now: at("2026-11-22T17:42:03Z")})
+		mustSave(t, d, "one")
+		mustSave(t, d, "two")
+		damage(t, m, current, trailer)
+		wantNewest(t, d, "one", 1)
+		for seed := range 20 {
+			wantNames(t, m.PowerCut(rng(seed)), folder, "store.state.corrupt-20261122T174203Z-g000000000002", "store.state.g000000000001")
+		}
+		check(t, d.Close())
+	}
+}
+
+// Where not even the folder can be listed, a generation found damaged is passed over all the same.
+func TestQuarantineThatFailsIsRemembered(t *testing.T) {
+	w := vfs.Faulty(vfs.NewMem(), vfs.Fault{})
+	d := open(t, w, statedir.Options{})
+	defer d.Close()
+	mustSave(t, d, "one")
+	mustSave(t, d, "two")
+	o, err := d.OpenNewest(service, store)
+	check(t, err)
+	defer o.Close()
+	w.Inject(vfs.Fault{At: 1, Err: syscall.EIO, Match: func(op vfs.Op, _ string) bool { return op == vfs.OpList }})
+	if q := d.Quarantine(o, abi.ErrCorrupt); !errors.Is(q.MoveErr, syscall.EIO) || q.Path != current || q.Generation != 2 {
+		t.Errorf("Quarantine = %+v", q)
+	}
+	content, _, set, err := load(d, service, store)
+	if err != nil || content != "one" || len(set) != 1 || set[0].Generation != 2 || set[0].MoveErr != nil {
+		t.Errorf("loaded %q, %+v, %v; want the generation before, and the damaged one moved now", content, set, err)
+	}
+}
+
+// Two damaged files of one number, at one time of day, are both kept.
+func TestQuarantineOverwritesNothing(t *testing.T) {
+	m := vfs.NewMem()
+	d := open(t, m, statedir.Options{Now: at("2026-11-22T23:59:59Z")})
+	defer d.Close()
+	check(t, m.Mkdir(folder))
+	for _, content := range []string{"a", "b", "c"} {
+		writeFile(t, m, folder+"/store.state.g000000000007", []byte(content))
+		if _, err := d.OpenNewest(service, store); !errors.Is(err, abi.ErrCorrupt) {
+			t.Fatalf("OpenNewest = %v", err)
+		}
+	}
+	wantNames(t, m, folder, "store.state.corrupt-20261122T235959Z-g000000000007",
+		"store.state.corrupt-20261123T000000Z-g000000000007", "store.state.corrupt-20261123T000001Z-g000000000007")
+	if g := mustSave(t, d, "x"); g != 8 {
+		t.Errorf("the next generation is %d, want 8", g)
+	}
+}
+
+// The one failure after which the new generation is in place: it counts as one, under its own number.
+func TestSaveAfterFailedFolderSync(t *testing.T) {
+	m := vfs.NewMem()
+	w := vfs.Faulty(m, vfs.Fault{})
+	d := open(t, w, statedir.Options{})
+	mustSave(t, d, "one")
+	mustSave(t, d, "two")
+	w.Inject(vfs.Fault{At: 1, Err: syscall.EIO, Match: func(op vfs.Op, name string) bool { return op == vfs.OpSync && name == folder }})
+	if _, err := save(d, service, store, "three"); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("save = %v, want EIO", err)
+	}
+	if g := mustSave(t, d, "four"); g != 4 {
+		t.Errorf("the next generation is %d, want 4", g)
+	}
+	wantNames(t, m, folder, "store.state", "store.state.g000000000003")
+	gens, err := d.Generations(service, store)
+	check(t, err)
+	for i, want := range []uint64{4, 3} {
+		if gens[i].Number != want || gens[i].Err != nil {
+			t.Errorf("generation %d is %+v", want, gens[i])
+		}
+	}
+	check(t, d.Close())
+}
+
 func TestForeignFilesAreDamage(t *testing.T) {
 	m := vfs.NewMem()
 	d := open(t, m, statedir.Options{})

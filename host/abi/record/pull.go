@@ -81,6 +81,8 @@ func (d *Pull) Int() int64 {
 	}
 	if v > math.MaxInt64 {
 		d.fail(corrupt(at, "an integer beyond 64 bits"))
+	}
+	if d.err != nil {
 		return 0
 	}
 	if neg {
@@ -92,7 +94,8 @@ func (d *Pull) Int() int64 {
 // Bytes reads a byte string; the result shares memory with the input.
 func (d *Pull) Bytes() []byte { return d.str(majorBytes, "a byte string") }
 
-// Text reads a text string; the result shares memory with the input.
+// Text reads a text string; the result shares memory with the input. Whether it is UTF-8 is the
+// caller's to check: a [Scanner] has done so for partitions and keys, not for values.
 func (d *Pull) Text() []byte { return d.str(majorText, "a text string") }
 
 // TextOrBytes reads a string of either kind.

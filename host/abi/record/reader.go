@@ -27,7 +27,9 @@ func NewReader(r io.Reader, maxBytes int) *Reader {
 	return &Reader{r: r, scan: Scanner{MaxBytes: maxBytes}, buf: make([]byte, 2*readBytes), need: readBytes}
 }
 
-// ReadBatch returns the next records. Errors that wrap abi.ErrCorrupt carry the offset in the stream.
+// ReadBatch returns the next records. Those before a fault are given out before its error, whatever
+// pieces the stream comes in. Errors that wrap abi.ErrCorrupt or abi.ErrTooLarge are a *[FormatError]
+// with the offset in the stream; those of the stream come as they are.
 func (r *Reader) ReadBatch() (*Batch, error) {
 	if r.given > 0 {
 		r.kept = copy(r.buf, r.buf[r.given:r.kept])
@@ -35,35 +37,25 @@ func (r *Reader) ReadBatch() (*Batch, error) {
 	}
 	for r.err == nil {
 		if r.kept == len(r.buf) {
-			// One record fills the buffer; ScanPrefix has already held it against the limit.
+			// The beginning of one record fills the buffer. The scan holds it against the limit each
+			// time it has doubled.
 			r.buf = append(r.buf, make([]byte, len(r.buf))...)
 		}
 		n, err := r.r.Read(r.buf[r.kept:])
 		r.kept += n
-		if n == 0 && err == nil {
-			continue
-		}
 		if err == nil && r.kept < r.need {
 			continue
 		}
-		if err != nil && !errors.Is(err, io.EOF) {
-			r.err = err
-			break
-		}
 		refs, end, serr := r.scan.ScanPrefix(r.buf[:r.kept], r.batch.Refs[:0])
-		if serr == nil && err != nil && end < r.kept {
-			serr = corrupt(r.kept, "the input ends inside a record")
-		}
-		if serr != nil {
-			var fe *FormatError
-			if errors.As(serr, &fe) {
-				fe.Offset += int(r.off)
-			}
-			r.err = serr
-			break
-		}
-		if err != nil {
-			r.err = io.EOF
+		var fe *FormatError
+		switch {
+		case errors.As(serr, &fe):
+			fe.Offset += int(r.off)
+			r.err = fe
+		case err == io.EOF && end < r.kept:
+			r.err = corrupt(int(r.off)+r.kept, "the input ends inside a record")
+		default:
+			r.err = err // io.EOF itself is the end; wrapped, it is a failure like any other
 		}
 		// A record that is not whole yet is scanned again only when twice as much is there, so that
 		// neither single-byte reads nor a record of many megabytes makes this quadratic.

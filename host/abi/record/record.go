@@ -374,25 +374,17 @@ var leaf = func() (n [256]uint8) {
 	return n
 }()
 
-// other checks an item of major type 7: simple values and floats.
+// other checks what is no leaf of major type 7, of which only simple values in two bytes are sound.
 func other(b []byte, p int) (int, error) {
-	n := 1
 	switch info := b[p] & 0x1f; {
-	case info < 24:
-	case info == 24:
-		n = 2
-	case info <= 27:
-		n = 1 + 1<<(info-24)
 	case info == 31:
 		return 0, corrupt(p, "a break without an indefinite length")
-	default:
+	case info > 24:
 		return 0, corrupt(p, fmt.Sprintf("0x%02x begins no CBOR item", b[p]))
-	}
-	if len(b)-p < n {
+	case len(b)-p < 2:
 		return 0, errShort{}
-	}
-	if n == 2 && b[p+1] < 32 {
+	case b[p+1] < 32:
 		return 0, corrupt(p, "a simple value below 32 in two bytes")
 	}
-	return p + n, nil
+	return p + 2, nil
 }

@@ -73,7 +73,7 @@ func (q *request) content(input io.Reader, size int64) (v version, err error) {
 		if v.checksum, err = verifyChecksum(algorithm, checks[0], q.r.Header, q.trailer); err != nil {
 			return v, err
 		}
-		setChecksum(q.w.Header(), v.checksum)
+		v.checksum.set(q.w.Header())
 	}
 	return v, nil
 }

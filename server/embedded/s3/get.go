@@ -48,7 +48,7 @@ func (q *request) getObject() error {
 			h.Set("Content-Range", "bytes "+strconv.FormatInt(start, 10)+"-"+strconv.FormatInt(start+length-1, 10)+"/"+strconv.FormatInt(v.size, 10))
 		}
 	} else if strings.EqualFold(q.r.Header.Get("X-Amz-Checksum-Mode"), "ENABLED") {
-		setChecksum(h, v.checksum)
+		v.checksum.set(h)
 	}
 	for _, header := range []string{"Content-Type", "Content-Language", "Expires", "Cache-Control", "Content-Disposition", "Content-Encoding"} {
 		if value := q.query.Get("response-" + strings.ToLower(header)); value != "" {

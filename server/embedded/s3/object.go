@@ -29,9 +29,9 @@ type version struct {
 	size     int64
 	md5      [md5.Size]byte // of the content, or of the parts' sums where parts is not nil
 	parts    []int64        // sizes of the parts it was uploaded in
-	checksum string         // as in "crc32:NhCmhg=="; "" if the client sent none
-	attrs    []pair         // headers kept with the object, by name
-	tags     []pair         // by key
+	checksum checksum
+	attrs    []pair // headers kept with the object, by name
+	tags     []pair // by key
 	body     body
 }
 

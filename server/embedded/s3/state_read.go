@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/md5"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +35,7 @@ const (
 // readState reads what writeState wrote, in any order of the records. Everything is checked: what it
 // returns would be written again as the same records.
 func readState(ctx context.Context, native io.Reader) (*btree.Map[string, *bucket], error) {
-	sr := &stateReader{buckets: map[string]*restored{}, interned: map[string][]pair{}, bodies: map[bodyID][]piece{}}
+	sr := &stateReader{buckets: map[string]*restored{}, interned: map[string][]pair{}, bodies: map[bodyID][]piece{}, versionFields: versionFields()}
 	records := record.NewReader(native, maxRecordBytes)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -70,9 +68,12 @@ type stateReader struct {
 	buckets  map[string]*restored
 	last     *restored
 	pull     record.Pull
+	arena    arena
 	interned map[string][]pair // headers by their encoding, shared between versions
-	bodies   map[bodyID][]piece
-	waiting  []waiting
+
+	versionFields []string
+	bodies        map[bodyID][]piece
+	waiting       []waiting
 }
 
 // restored is a bucket of which records have come.
@@ -143,7 +144,7 @@ func (r *stateReader) record(batch *record.Batch, i int) (wrong string) {
 	if len(rest) == 0 || len(rest) > maxKeyBytes {
 		return fmt.Sprintf("an object's key has 1 to %d bytes, this one %d", maxKeyBytes, len(rest))
 	}
-	key := string(rest)
+	key := r.arena.string(rest)
 	switch string(kind) {
 	case kindObject:
 		return r.objectRecord(b, key)
@@ -260,41 +261,39 @@ func (r *stateReader) versionRecord(b *restored, key, id, recordKey string) stri
 // Fields of a version's record, in the order they are written in.
 const (
 	fieldSize = iota
-	fieldETag
+	fieldMD5
 	fieldModified
 	fieldVersion
 	fieldOrder
 	fieldDeleted
 	fieldParts
-	fieldChecksum
-	fieldMeta
-	fieldTags
-	fieldBody
-	fieldPieces
+	fieldChecksum // and the following, one for each of checksumAlgorithms
+	fieldMeta     = fieldChecksum + 5
+	fieldTags     = fieldMeta + 1
+	fieldBody     = fieldMeta + 2
+	fieldPieces   = fieldMeta + 3
 )
 
-func versionFields() [12]string {
-	return [12]string{"size", "etag", "modified", "version", "order", "deleted", "parts", "checksum", "meta", "tags", "body", "pieces"}
+func versionFields() []string {
+	fields := []string{"size", "md5", "modified", "version", "order", "deleted", "parts"}
+	for _, algorithm := range checksumAlgorithms() {
+		fields = append(fields, algorithm)
+	}
+	return append(fields, "meta", "tags", "body", "pieces")
 }
 
 // version reads the value of a version's record.
 func (r *stateReader) version(b *restored, key string) (*version, string) {
-	v := new(version)
-	c := content{inline: -1}
-	parts := 0
-	others := uint(0) // fields a delete marker cannot have
-	known := versionFields()
-	wrong := r.fields(known[:], 1<<fieldModified, func(field int) (wrong string) {
-		switch field {
-		case fieldModified, fieldVersion, fieldOrder, fieldDeleted:
-		default:
-			others |= 1 << field
-		}
+	var v version
+	c := content{length: -1}
+	seen := uint(0)
+	wrong := r.fields(r.versionFields, 1<<fieldModified, func(field int) (wrong string) {
+		seen |= 1 << field
 		switch field {
 		case fieldSize:
 			v.size = r.pull.Int()
-		case fieldETag:
-			v.md5, parts, wrong = parseETag(r.pull.Text())
+		case fieldMD5:
+			wrong = r.sum(v.md5[:])
 		case fieldModified:
 			v.modified = r.pull.Int()
 		case fieldVersion:
@@ -310,36 +309,47 @@ func (r *stateReader) version(b *restored, key string) (*version, string) {
 			}
 		case fieldParts:
 			v.parts, wrong = r.partSizes()
-		case fieldChecksum:
-			text := r.pull.Text()
-			if v.checksum = string(text); !validChecksum(text) {
-				wrong = fmt.Sprintf("%q is no checksum", text)
-			}
 		case fieldMeta:
 			v.attrs, wrong = r.attributes()
 		case fieldTags:
 			v.tags, wrong = r.tags()
 		case fieldBody:
-			v.body, c.inline = r.inlineBody()
+			c.inline = r.pull.Bytes()
+			c.length = int64(len(c.inline))
 		case fieldPieces:
 			c.pieces = r.pull.Int()
+		default:
+			if v.checksum.algorithm != "" {
+				return "there is another checksum"
+			}
+			v.checksum.algorithm = r.versionFields[field]
+			wrong = r.sum(v.checksum.bytes())
 		}
 		return wrong
 	})
-	if wrong != "" {
-		return v, wrong
+	if wrong == "" {
+		wrong = v.check(seen)
 	}
+	if wrong == "" && !v.marker {
+		wrong = c.check(v.size)
+	}
+	stored := r.arena.version(v, c.inline, c.pieces > 0)
+	if c.pieces > 0 {
+		r.waiting = append(r.waiting, waiting{bodyID{b.name, v.name(), key}, v.size, &stored.body})
+	}
+	return stored, wrong
+}
+
+// check holds what was read of a version, but for its content, against itself.
+func (v *version) check(seen uint) (wrong string) {
 	if v.marker {
-		if others != 0 {
-			return v, "a delete marker has no content"
+		if seen&^(1<<fieldModified|1<<fieldVersion|1<<fieldOrder|1<<fieldDeleted) != 0 {
+			return "a delete marker has no content"
 		}
-		return v, ""
+		return ""
 	}
-	if others&(1<<fieldSize) == 0 || others&(1<<fieldETag) == 0 {
-		return v, "it has no size or no entity tag"
-	}
-	if parts != len(v.parts) {
-		return v, fmt.Sprintf("an entity tag of %d parts, and the sizes of %d", parts, len(v.parts))
+	if seen&(1<<fieldSize) == 0 || seen&(1<<fieldMD5) == 0 {
+		return "it has no size or no md5"
 	}
 	if v.parts != nil {
 		left := v.size
@@ -347,64 +357,44 @@ func (r *stateReader) version(b *restored, key string) (*version, string) {
 			left -= size
 		}
 		if left != 0 {
-			return v, "the sizes of its parts do not add up to its size"
+			return "the sizes of its parts do not add up to its size"
 		}
-	}
-	return v, r.await(c, v.size, bodyID{b.name, v.name(), key}, &v.body)
-}
-
-// content is what a record says of where its content is.
-type content struct {
-	inline int64 // its length, -1 if it is not in the record
-	pieces int64 // in how many records of its own it is, 0 for none
-}
-
-// await checks what a record says of its content, and remembers what is still to come.
-func (r *stateReader) await(c content, size int64, id bodyID, into *body) string {
-	switch {
-	case size < 0 || size > maxStoredBytes:
-		return fmt.Sprintf("no object has %d bytes", size)
-	case c.inline >= 0 && c.pieces != 0:
-		return "its content is in it and elsewhere"
-	case c.inline < 0 && c.pieces == 0:
-		return "it has no content"
-	case c.inline >= 0 && c.inline != size:
-		return fmt.Sprintf("its content has %d bytes, its size is %d", c.inline, size)
-	case c.inline > pieceBytes || c.pieces != 0 && (size <= pieceBytes || c.pieces != pieceCount(size)):
-		return fmt.Sprintf("content of %d bytes is not split like this: more than %d bytes are, into as many as needed", size, pieceBytes)
-	}
-	if c.pieces != 0 {
-		r.waiting = append(r.waiting, waiting{id, size, into})
 	}
 	return ""
 }
 
-// inlineBody reads content that is in the record.
-func (r *stateReader) inlineBody() (body, int64) {
-	raw := r.pull.Bytes()
-	if len(raw) == 0 {
-		return nil, 0
-	}
-	return body{bytes.Clone(raw)}, int64(len(raw))
+// content is what a record says of where its content is.
+type content struct {
+	inline []byte // in the record, in the batch's memory
+	length int64  // of inline, -1 if it is not there
+	pieces int64  // in how many records of its own it is, 0 for none
 }
 
-// parseETag reads an entity tag as version.appendETag writes it, in that spelling only, so that it is
-// written again as it was.
-func parseETag(text []byte) (sum [md5.Size]byte, parts int, wrong string) {
-	digits, count, inParts := bytes.Cut(text, []byte("-"))
-	if inParts {
-		parts, _ = strconv.Atoi(string(count))
+// check holds what a record says of its content against its size.
+func (c content) check(size int64) (wrong string) {
+	switch {
+	case size < 0 || size > maxStoredBytes:
+		return fmt.Sprintf("no object has %d bytes", size)
+	case c.length >= 0 && c.pieces != 0:
+		return "its content is in it and elsewhere"
+	case c.length < 0 && c.pieces == 0:
+		return "it has no content"
+	case c.length >= 0 && c.length != size:
+		return fmt.Sprintf("its content has %d bytes, its size is %d", c.length, size)
+	case c.length > pieceBytes || c.pieces != 0 && (size <= pieceBytes || c.pieces != pieceCount(size)):
+		return fmt.Sprintf("content of %d bytes is not split like this: more than %d bytes are, into as many as needed", size, pieceBytes)
 	}
-	if len(digits) != 2*md5.Size || inParts && (parts < 1 || strconv.Itoa(parts) != string(count)) {
-		return sum, 0, fmt.Sprintf("%q is no entity tag", text)
+	return ""
+}
+
+// sum reads a hash of as many bytes as into has.
+func (r *stateReader) sum(into []byte) (wrong string) {
+	raw := r.pull.Bytes()
+	if len(raw) != len(into) {
+		return fmt.Sprintf("it has %d bytes, not %d", len(raw), len(into))
 	}
-	_, err := hex.Decode(sum[:], digits)
-	for _, c := range digits {
-		if err != nil || c >= 'A' && c <= 'F' {
-			return sum, 0, fmt.Sprintf("%q is no entity tag", text)
-		}
-	}
-	return sum, parts, ""
+	copy(into, raw)
+	return ""
 }
 
 // checkID holds an id against what newID makes.
@@ -507,30 +497,34 @@ func (r *stateReader) partRecord(b *restored, key, id, number string) string {
 	if p.number, err = strconv.Atoi(number); err != nil || p.number < 1 || p.number > maxPartNumber || partName(p.number) != number {
 		return fmt.Sprintf("%q is no number of a part", number)
 	}
-	c := content{inline: -1}
-	wrong := r.fields([]string{"size", "etag", "modified", "body", "pieces"}, 1|2|4, func(field int) (wrong string) {
+	c := content{length: -1}
+	wrong := r.fields([]string{"size", "md5", "modified", "body", "pieces"}, 1|2|4, func(field int) (wrong string) {
 		switch field {
 		case 0:
 			p.size = r.pull.Int()
 		case 1:
-			parts := 0
-			if p.md5, parts, wrong = parseETag(r.pull.Text()); parts != 0 {
-				wrong = "it is that of an object"
-			}
+			wrong = r.sum(p.md5[:])
 		case 2:
 			p.modified = r.pull.Int()
 		case 3:
-			p.body, c.inline = r.inlineBody()
+			c.inline = r.pull.Bytes()
+			c.length = int64(len(c.inline))
 		case 4:
 			c.pieces = r.pull.Int()
 		}
 		return wrong
 	})
-	if wrong != "" {
-		return wrong
+	if wrong == "" {
+		wrong = c.check(p.size)
+	}
+	if len(c.inline) > 0 {
+		p.body = body{bytes.Clone(c.inline)}
+	}
+	if c.pieces > 0 {
+		r.waiting = append(r.waiting, waiting{bodyID{b.name, partOwner(id, p.number), key}, p.size, &p.body})
 	}
 	b.parts[id] = append(b.parts[id], ofParts{key, p})
-	return r.await(c, p.size, bodyID{b.name, partOwner(id, p.number), key}, &p.body)
+	return wrong
 }
 
 func (r *stateReader) bodyRecord(b *restored, key, owner, number string) string {

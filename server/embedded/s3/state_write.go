@@ -153,16 +153,15 @@ func count(conditions ...bool) int {
 
 // version writes the value of a version's record, and the records of its body.
 func (w *stateWriter) version(key string, v *version) {
-	required := 4 // size, etag, modified, and body or pieces
+	required := 4 // size, md5, modified, and body or pieces
 	if v.marker {
 		required = 2 // modified, deleted
 	}
-	w.buf = record.AppendMap(w.buf, required+count(v.id != "", v.order > 0, v.parts != nil, v.checksum != "", v.attrs != nil, v.tags != nil))
+	w.buf = record.AppendMap(w.buf, required+count(v.id != "", v.order > 0, v.parts != nil, v.checksum.algorithm != "", v.attrs != nil, v.tags != nil))
 	if !v.marker {
 		w.int("size", v.size)
-		w.name("etag")
-		w.key = v.appendETag(w.key[:0])
-		w.buf = record.AppendText(w.buf, w.key)
+		w.name("md5")
+		w.buf = record.AppendBytes(w.buf, v.md5[:])
 	}
 	w.int("modified", v.modified)
 	if v.id != "" {
@@ -184,8 +183,9 @@ func (w *stateWriter) version(key string, v *version) {
 			w.buf = record.AppendInt(w.buf, size)
 		}
 	}
-	if v.checksum != "" {
-		w.text("checksum", v.checksum)
+	if v.checksum.algorithm != "" {
+		w.name(v.checksum.algorithm)
+		w.buf = record.AppendBytes(w.buf, v.checksum.bytes())
 	}
 	if v.attrs != nil {
 		w.pairs("meta", v.attrs)
@@ -244,7 +244,8 @@ func (w *stateWriter) upload(u *upload) {
 		w.begin(kindPart, u.id+"/"+partName(p.number)+"/", u.key)
 		w.buf = record.AppendMap(w.buf, 4)
 		w.int("size", p.size)
-		w.text("etag", p.etag())
+		w.name("md5")
+		w.buf = record.AppendBytes(w.buf, p.md5[:])
 		w.int("modified", p.modified)
 		w.body(partOwner(u.id, p.number), u.key, p.body, p.size)
 	}

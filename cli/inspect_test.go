@@ -1,0 +1,310 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fxamacker/cbor/v2"
+
+	"github.com/torpor-run/torpor/host/abi/record"
+	"github.com/torpor-run/torpor/runtime/statefile"
+)
+
+// torpor runs the command line and gives what it wrote and its exit code.
+func torpor(t *testing.T, environ []string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = Run(context.Background(), Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, environ, args)
+	return out.String(), errs.String(), code
+}
+
+// entry is one record to be written; value is an encoded item.
+type entry struct {
+	partition string
+	key       any // string or []byte
+	value     []byte
+}
+
+// writeState writes a state file of those records.
+func writeState(t *testing.T, entries ...entry) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "store.state")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	w, err := statefile.NewWriter(f, statefile.Header{Service: "kinesis", Part: "store", Generation: 7,
+		Created: time.Date(2026, 4, 1, 12, 0, 0, 5, time.UTC), Serializer: statefile.Serializer{Name: "records", Version: "1.2.3",
+			Digest: sha256.Sum256([]byte("module")), Schema: 3}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b := record.AppendText(record.AppendRecord(nil), e.partition)
+		switch key := e.key.(type) {
+		case string:
+			b = record.AppendText(b, key)
+		case []byte:
+			b = record.AppendBytes(b, key)
+		}
+		b = append(b, e.value...)
+		var scan record.Scanner
+		refs, err := scan.Scan(b, nil)
+		if err != nil {
+			t.Fatalf("record %v: %v", e, err)
+		}
+		if err := w.WriteBatch(&record.Batch{Data: b, Refs: refs}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func text(s string) []byte { return record.AppendText(nil, s) }
+
+// deep is an item nested as deep as a record's value may be.
+func deep() []byte {
+	return append(bytes.Repeat([]byte{0x81}, record.MaxDepth), 0xf6)
+}
+
+func sample(t *testing.T) string {
+	return writeState(t,
+		entry{"000000000000/us-east-1", "stream/a", text("first")},
+		entry{"000000000000/us-east-1", "stream/b\nc", text(strings.Repeat("x", 300))},
+		entry{"", []byte{0, 0xff}, deep()})
+}
+
+func TestInspectText(t *testing.T) {
+	path := sample(t)
+	out, errs, code := torpor(t, nil, "inspect", path)
+	if code != exitOK || errs != "" {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	for _, want := range []string{"version 1\n", "kinesis\n", "2026-04-01T12:00:00.000000005Z\n", "records 1.2.3, schema 3\n",
+		fmt.Sprintf("%x\n", sha256.Sum256([]byte("module"))), "000000000000/us-east-1  2", "\"\"                      1"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the output lacks %q:\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "stream/a") {
+		t.Errorf("records without being asked:\n%s", out)
+	}
+
+	out, errs, code = torpor(t, nil, "inspect", "--records", path)
+	if code != exitOK || errs != "" {
+		t.Fatalf("--records: exit code %d: %s", code, errs)
+	}
+	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+	got := lines[len(lines)-3:]
+	want := []string{
+		"000000000000/us-east-1\tstream/a\t\"first\"",
+		"000000000000/us-east-1\t\"stream/b\\nc\"\t" + `"` + strings.Repeat("x", 199) + "… (302 characters)",
+		"\"\"\th'00ff'\t" + strings.Repeat("[", 64) + "null" + strings.Repeat("]", 64),
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("records\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+
+	out, _, code = torpor(t, nil, "inspect", "--records", "--partition", "", path)
+	if code != exitOK || strings.Contains(out, "stream/a") || !strings.Contains(out, "h'00ff'") {
+		t.Errorf("--partition '': exit code %d:\n%s", code, out)
+	}
+}
+
+func TestInspectJSON(t *testing.T) {
+	path := sample(t)
+	out, errs, code := torpor(t, nil, "inspect", "--json", path)
+	if code != exitOK || errs != "" {
+		t.Fatalf("exit code %d: %s", code, errs)
+	}
+	var head struct {
+		Format, Generation, Records int
+		Service, Part, Created      string
+		Serializer                  struct {
+			Name, Version, SHA256 string
+			Schema                int
+		}
+		Partitions []struct {
+			Name    string
+			Records int
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &head); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if head.Format != 1 || head.Generation != 7 || head.Records != 3 || head.Service != "kinesis" || head.Part != "store" ||
+		head.Created != "2026-04-01T12:00:00.000000005Z" || head.Serializer.Name != "records" || head.Serializer.Schema != 3 ||
+		len(head.Serializer.SHA256) != 64 || len(head.Partitions) != 2 || head.Partitions[0].Records != 2 {
+		t.Errorf("header %+v", head)
+	}
+
+	out, errs, code = torpor(t, nil, "inspect", "--json", "--records", path)
+	if code != exitOK || errs != "" {
+		t.Fatalf("--records: exit code %d: %s", code, errs)
+	}
+	lines := strings.Split(strings.TrimSuffix(out, "\n"), "\n")
+	if len(lines) != 4 {
+		t.Fatalf("%d lines, want the header's and one for each record:\n%s", len(lines), out)
+	}
+	for i, want := range []string{
+		`{"key":"stream/a","partition":"000000000000/us-east-1","value":"first"}`,
+		`{"key":"stream/b\nc","partition":"000000000000/us-east-1","value":"` + strings.Repeat("x", 300) + `"}`,
+		`{"key":{"$bytes":"AP8="},"partition":"","value":` + strings.Repeat("[", 64) + "null" + strings.Repeat("]", 64) + `}`,
+	} {
+		if lines[i+1] != want {
+			t.Errorf("record %d is\n%s, want\n%s", i, lines[i+1], want)
+		}
+	}
+}
+
+func TestInspectRefuses(t *testing.T) {
+	good := sample(t)
+	data, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name string, b []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	newer := bytes.Clone(data)
+	at := bytes.Index(newer, []byte("\x66torpor\x01")) + 7 // the key "torpor" and the format version
+	newer[at] = 2
+	binary.BigEndian.PutUint16(newer[len(newer)-2:], 2)
+	rotten := bytes.Clone(data)
+	rotten[bytes.Index(rotten, []byte("first"))] ^= 1
+
+	for _, c := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"truncated", []string{write("truncated", data[:len(data)-40])}, exitCorrupt, "cut short"},
+		{"empty", []string{write("empty", nil)}, exitCorrupt, "empty"},
+		{"other", []string{write("other", []byte("PK\x03\x04 and so on, long enough for a trailer"))}, exitCorrupt, "no Torpor state file"},
+		{"rotten record", []string{"--records", write("rotten", rotten)}, exitCorrupt, "rotten"},
+		{"rotten record, JSON", []string{"--records", "--json", filepath.Join(dir, "rotten")}, exitCorrupt, "rotten"},
+		{"newer", []string{write("newer", newer)}, exitVersion, "format version 2"},
+		{"missing", []string{filepath.Join(dir, "missing")}, exitNotFound, "missing"},
+		{"missing partition", []string{"--records", "--partition", "nowhere", good}, exitNotFound, `"nowhere"`},
+		{"folder", []string{dir}, exitUsage, dir},
+		{"no file", nil, exitUsage, "1 arg"},
+		{"unknown flag", []string{"--record", good}, exitUsage, "--records"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, errs, code := torpor(t, nil, append([]string{"inspect"}, c.args...)...)
+			if code != c.code || !strings.Contains(errs, c.want) {
+				t.Errorf("exit code %d, want %d; %q should say %q", code, c.code, errs, c.want)
+			}
+		})
+	}
+}
+
+func TestNotationJSON(t *testing.T) {
+	n, err := newNotation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	item := func(v any) []byte {
+		b, err := cbor.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	mapOf := func(pairs ...[]byte) []byte {
+		return append(record.AppendMap(nil, len(pairs)/2), bytes.Join(pairs, nil)...)
+	}
+	for _, c := range []struct {
+		name string
+		item []byte
+		want string
+	}{
+		{"text", text("a\"é\x00<&>"), `"a\"é\u0000<&>"`},
+		{"empty text", text(""), `""`},
+		{"text that is not UTF-8", text("a\xff"), `{"$item":"YmH/"}`},
+		{"bytes", record.AppendBytes(nil, []byte{0, 255}), `{"$bytes":"AP8="}`},
+		{"true", record.AppendBool(nil, true), `true`},
+		{"false", record.AppendBool(nil, false), `false`},
+		{"null", record.AppendNull(nil), `null`},
+		{"undefined", []byte{0xf7}, `{"$cbor":"undefined"}`},
+		{"simple value", []byte{0xf8, 0xff}, `{"$cbor":"simple(255)"}`},
+		{"integer", item(42), `42`},
+		{"largest integer", item(uint64(math.MaxUint64)), `18446744073709551615`},
+		{"negative", item(-1), `-1`},
+		{"smallest integer", []byte{0x3b, 255, 255, 255, 255, 255, 255, 255, 255}, `-18446744073709551616`},
+		{"float", item(1.5), `1.5`},
+		{"half a float", []byte{0xf9, 0x3c, 0x00}, `1`},
+		{"single float", item(float32(0.5)), `0.5`},
+		{"NaN", item(math.NaN()), `{"$cbor":"NaN"}`},
+		{"infinity", item(math.Inf(1)), `{"$cbor":"Infinity"}`},
+		{"minus infinity", item(math.Inf(-1)), `{"$cbor":"-Infinity"}`},
+		{"array", item([]any{1, "a", nil, []any{}}), `[1,"a",null,[]]`},
+		{"map", mapOf(text("b"), item(1), text("a"), item([]any{true})), `{"a":[true],"b":1}`},
+		{"empty map", mapOf(), `{}`},
+		{"map with integer keys", mapOf(item(1), text("a")), `{"$cbor":"{1: \"a\"}"}`},
+		{"map with byte keys", mapOf(record.AppendBytes(nil, "k"), text("a")), `{"$cbor":"{h'6b': \"a\"}"}`},
+		{"map with a key twice", mapOf(text("k"), item(1), text("k"), item(2)), `{"$cbor":"{\"k\": 1, \"k\": 2}"}`},
+		{"map with a key that is not UTF-8", mapOf(text("\xff"), item(1)), `{"$item":"oWH/AQ=="}`},
+		{"map within", mapOf(text("m"), mapOf(item(1), item(2))), `{"m":{"$cbor":"{1: 2}"}}`},
+		{"time", append([]byte{0xc0}, text("2026-01-01T00:00:00Z")...), `{"$cbor":"0(\"2026-01-01T00:00:00Z\")"}`},
+		{"time beyond JSON's", append([]byte{0xc1}, item(uint64(1)<<60)...), `{"$cbor":"1(1152921504606846976)"}`},
+		{"bignum", append([]byte{0xc2}, record.AppendBytes(nil, []byte{1, 0, 0, 0, 0, 0, 0, 0, 0})...), `{"$cbor":"18446744073709551616"}`},
+		{"unknown tag", append(record.AppendTag(nil, 4711), item(1)...), `{"$cbor":"4711(1)"}`},
+		{"deep", deep(), strings.Repeat("[", 64) + "null" + strings.Repeat("]", 64)},
+		{"large", append(record.AppendArray(nil, 200_000), make([]byte, 200_000)...), "[0" + strings.Repeat(",0", 199_999) + "]"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out bytes.Buffer
+			enc := json.NewEncoder(&out)
+			enc.SetEscapeHTML(false)
+			if err := enc.Encode(n.json(c.item)); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.TrimSuffix(out.String(), "\n"); got != c.want {
+				t.Errorf("%x gives %.200s, want %.200s", c.item, got, c.want)
+			}
+		})
+	}
+}
+
+// FuzzNotationJSON: whatever a record's value is, it can be written as JSON.
+func FuzzNotationJSON(f *testing.F) {
+	for _, b := range [][]byte{deep(), text("a\xff"), {0xf7}, {0xa1, 0x01, 0x02}, {0xc1, 0x1b, 0x10, 0, 0, 0, 0, 0, 0, 0}, {0xfb, 0x7f, 0xf0, 0, 0, 0, 0, 0, 1}} {
+		f.Add(b)
+	}
+	n, err := newNotation()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, value []byte) {
+		data := append(record.AppendText(record.AppendText(record.AppendRecord(nil), ""), "k"), value...)
+		var scan record.Scanner
+		if refs, err := scan.Scan(data, nil); err != nil || len(refs) != 1 {
+			t.Skip()
+		}
+		if _, err := json.Marshal(n.json(value)); err != nil {
+			t.Errorf("%x: %v", value, err)
+		}
+	})
+}

@@ -1,0 +1,250 @@
+package cli
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/torpor-run/torpor/runtime"
+)
+
+// read reads settings as serve does, from flags, environment and, if it is not "", a file's text.
+func read(t *testing.T, flags, environ []string, text string) (*settings, string, error) {
+	t.Helper()
+	path := ""
+	if text != "" {
+		path = filepath.Join(t.TempDir(), "torpor.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		flags = append([]string{"--config", path}, flags...)
+	}
+	set := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	addFlags(set)
+	if err := set.Parse(flags); err != nil {
+		t.Fatal(err)
+	}
+	s, err := readSettings(set, environ, []string{"s3", "kinesis"})
+	return s, path, err
+}
+
+func TestSettingsDefaults(t *testing.T) {
+	s, _, err := read(t, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	each := serviceSettings{Save: runtime.SaveScheduled, Load: runtime.LoadOnRequest, FlushInterval: 15 * time.Second,
+		HoldTimeout: 5 * time.Second, Proof: runtime.ProofFull}
+	want := &settings{Listen: "127.0.0.1:4566", Data: ".torpor", Persistence: true, DrainTimeout: 3 * time.Second,
+		LogLevel: "info", LogFormat: "auto", base: each, services: map[string]serviceSettings{"s3": each, "kinesis": each}}
+	if !reflect.DeepEqual(s, want) {
+		t.Errorf("the defaults are\n%+v, want\n%+v", s, want)
+	}
+}
+
+// TestSettingsStrength sets one thing at all places and takes the strongest away, one after the other.
+func TestSettingsStrength(t *testing.T) {
+	const file = "save_strategy: MANUAL\n"
+	for _, c := range []struct {
+		name           string
+		flags, environ []string
+		file           string
+		want           runtime.SaveStrategy
+	}{
+		{"flag", []string{"--save-strategy", "on_shutdown"}, []string{"TORPOR_SAVE_STRATEGY=ON_REQUEST", "SNAPSHOT_SAVE_STRATEGY=SCHEDULED"}, file, runtime.SaveOnShutdown},
+		{"own variable", nil, []string{"SNAPSHOT_SAVE_STRATEGY=SCHEDULED", "TORPOR_SAVE_STRATEGY=ON_REQUEST"}, file, runtime.SaveOnRequest},
+		{"own variable, first", nil, []string{"TORPOR_SAVE_STRATEGY=ON_REQUEST", "SNAPSHOT_SAVE_STRATEGY=SCHEDULED"}, file, runtime.SaveOnRequest},
+		{"own variable, empty, is not set", nil, []string{"TORPOR_SAVE_STRATEGY=", "SNAPSHOT_SAVE_STRATEGY=ON_SHUTDOWN"}, file, runtime.SaveOnShutdown},
+		{"LocalStack's variable", nil, []string{"SNAPSHOT_SAVE_STRATEGY=ON_SHUTDOWN"}, file, runtime.SaveOnShutdown},
+		{"LocalStack's variable, empty, is not set", nil, []string{"SNAPSHOT_SAVE_STRATEGY="}, file, runtime.SaveManual},
+		{"file", nil, nil, file, runtime.SaveManual},
+		{"default", nil, nil, "", runtime.SaveScheduled},
+		{"a flag with the default's value is a flag", []string{"--save-strategy", "SCHEDULED"}, []string{"TORPOR_SAVE_STRATEGY=ON_REQUEST"}, "", runtime.SaveScheduled},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, _, err := read(t, c.flags, c.environ, c.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.service("s3").Save; got != c.want {
+				t.Errorf("save strategy %s, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestSettingsEverywhere gives each setting by flag, by variable and in the file and looks at its field.
+func TestSettingsEverywhere(t *testing.T) {
+	for _, c := range []struct {
+		key, value string
+		got        func(*settings) any
+		want       any
+	}{
+		{"listen", "127.0.0.1:0", func(s *settings) any { return s.Listen }, "127.0.0.1:0"},
+		{"data", "/var/lib/torpor", func(s *settings) any { return s.Data }, "/var/lib/torpor"},
+		{"cache", "/var/cache/torpor", func(s *settings) any { return cacheDir(s) }, "/var/cache/torpor"},
+		{"persistence", "0", func(s *settings) any { return s.Persistence }, false},
+		{"save_strategy", "manual", func(s *settings) any { return s.base.Save }, runtime.SaveManual},
+		{"load_strategy", "on_startup", func(s *settings) any { return s.base.Load }, runtime.LoadOnStartup},
+		{"flush_interval", "0.25", func(s *settings) any { return s.base.FlushInterval }, 250 * time.Millisecond},
+		{"hold_timeout", "2m", func(s *settings) any { return s.base.HoldTimeout }, 2 * time.Minute},
+		{"proof", "sampled", func(s *settings) any { return s.base.Proof }, runtime.ProofSampled},
+		{"drain_timeout", "7", func(s *settings) any { return s.DrainTimeout }, 7 * time.Second},
+		{"log_level", "WARN", func(s *settings) any { return s.LogLevel }, "warn"},
+		{"log_format", "json", func(s *settings) any { return s.LogFormat }, "json"},
+	} {
+		check := func(how string, flags, environ []string, file string) {
+			t.Run(c.key+" by "+how, func(t *testing.T) {
+				s, _, err := read(t, flags, environ, file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := c.got(s); got != c.want {
+					t.Errorf("got %v, want %v", got, c.want)
+				}
+			})
+		}
+		row := setting{key: c.key}
+		check("flag", []string{"--" + row.flag(), c.value}, nil, "")
+		check("variable", nil, []string{row.env() + "=" + c.value}, "")
+		check("file", nil, nil, c.key+": "+c.value+"\n")
+		check("file, quoted", nil, nil, c.key+": '"+c.value+"'\n")
+		for _, s := range settingsTable() {
+			if s.key == c.key && s.localstack != "" {
+				check("LocalStack's variable", nil, []string{s.localstack + "=" + c.value}, "")
+			}
+		}
+	}
+}
+
+func TestSettingsPerService(t *testing.T) {
+	s, _, err := read(t, nil, []string{"SNAPSHOT_SAVE_STRATEGY=ON_REQUEST"}, `
+flush_interval: 5
+services:
+  s3:
+    save_strategy: MANUAL
+    flush_interval: 500ms
+  kinesis:
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own := s.service("s3"); own.Save != runtime.SaveManual || own.FlushInterval != 500*time.Millisecond {
+		t.Errorf("s3 has %+v", own)
+	}
+	for _, name := range []string{"kinesis", "one that is not configured"} {
+		if own := s.service(name); own.Save != runtime.SaveOnRequest || own.FlushInterval != 5*time.Second {
+			t.Errorf("%s has %+v; it should have what is set for all", name, own)
+		}
+	}
+	if _, _, err := read(t, nil, nil, "services:\n"); err != nil {
+		t.Errorf("services without any: %v", err)
+	}
+}
+
+func TestCacheLiesInTheDataFolder(t *testing.T) {
+	s, _, err := read(t, []string{"--data", "here"}, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cacheDir(s); got != filepath.Join("here", "cache") {
+		t.Errorf("cache in %s", got)
+	}
+}
+
+// TestMistakenSettings: every mistake is a usage error, names what is wrong as its author wrote it, and
+// says what is allowed.
+func TestMistakenSettings(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		flags, environ []string
+		file           string
+		want           []string // FILE is the file's path
+	}{
+		{"value by flag", []string{"--save-strategy", "NEVER"}, nil, "", []string{`--save-strategy is "NEVER"`, "SCHEDULED, ON_REQUEST, ON_SHUTDOWN, MANUAL"}},
+		{"value by variable", nil, []string{"TORPOR_LOAD_STRATEGY=later"}, "", []string{`$TORPOR_LOAD_STRATEGY is "later"`, "ON_REQUEST, ON_STARTUP, MANUAL"}},
+		{"value by LocalStack's variable", nil, []string{"SNAPSHOT_SAVE_STRATEGY=x"}, "", []string{`$SNAPSHOT_SAVE_STRATEGY is "x"`, "SCHEDULED"}},
+		{"value in the file", nil, nil, "proof: some\n", []string{`FILE: proof is "some"`, "full, sampled, off"}},
+		{"value of a service", nil, nil, "services: {s3: {proof: some}}\n", []string{`FILE: services.s3.proof is "some"`, "full, sampled, off"}},
+		{"persistence", nil, []string{"PERSISTENCE=yes"}, "", []string{`$PERSISTENCE is "yes"`, "1, true, 0, false"}},
+		{"interval, no number", nil, []string{"SNAPSHOT_FLUSH_INTERVAL=often"}, "", []string{`$SNAPSHOT_FLUSH_INTERVAL is "often"`, "seconds", "500ms", "100ms to 24h"}},
+		{"interval too short", []string{"--flush-interval", "0.01"}, nil, "", []string{`--flush-interval is "0.01"`, "100ms"}},
+		{"interval too long", []string{"--flush-interval", "25h"}, nil, "", []string{`--flush-interval is "25h"`, "24h"}},
+		{"interval beyond numbers", []string{"--flush-interval", "1e300"}, nil, "", []string{`--flush-interval is "1e300"`}},
+		{"interval that is no number", []string{"--flush-interval", "NaN"}, nil, "", []string{`--flush-interval is "NaN"`}},
+		{"hold time", []string{"--hold-timeout", "-1"}, nil, "", []string{`--hold-timeout is "-1"`, "1ms to 1h"}},
+		{"drain time", []string{"--drain-timeout", "2h"}, nil, "", []string{`--drain-timeout is "2h"`, "1h"}},
+		{"log level", []string{"--log-level", "loud"}, nil, "", []string{`--log-level is "loud"`, "debug, info, warn, error"}},
+		{"log format", nil, nil, "log_format: xml\n", []string{`FILE: log_format is "xml"`, "auto, text, json"}},
+		{"address without a port", []string{"--listen", "localhost"}, nil, "", []string{`--listen is "localhost"`, "127.0.0.1:4566"}},
+		{"no address", []string{"--listen", ""}, nil, "", []string{`--listen is ""`, "127.0.0.1:4566"}},
+		{"port out of range", nil, []string{"TORPOR_LISTEN=:70000"}, "", []string{`$TORPOR_LISTEN is ":70000"`}},
+		{"no data folder", []string{"--data="}, nil, "", []string{"--data is empty", "folder"}},
+		{"unknown variable", nil, []string{"TORPOR_LISTN=:1"}, "", []string{"TORPOR_LISTN", "TORPOR_LISTEN"}},
+		{"unknown key", nil, nil, "lissten: x\n", []string{"FILE", "lissten", "listen", "services"}},
+		{"config within config", nil, nil, "config: other.yaml\n", []string{"FILE", "config is not known"}},
+		{"unknown key below one", nil, nil, "listen: {port: 1}\n", []string{"FILE", "listen.port", "not known"}},
+		{"unknown service", nil, nil, "services: {s4: {proof: full}}\n", []string{"FILE", "services.s4", "s3, kinesis"}},
+		{"unknown service, empty", nil, nil, "services: {s4: }\n", []string{"FILE", "services.s4", "s3, kinesis"}},
+		{"unknown key of a service", nil, nil, "services: {s3: {listen: x}}\n", []string{"FILE", "services.s3.listen", "save_strategy, load_strategy, flush_interval, hold_timeout, proof"}},
+		{"a service that is a word", nil, nil, "services: {s3: fast}\n", []string{"FILE", "services.s3 is fast", "save_strategy"}},
+		{"services that are a list", nil, nil, "services: [s3]\n", []string{"FILE", "services is [s3]"}},
+		{"a list where a word belongs", nil, nil, "data: [a, b]\n", []string{"FILE", "data is [a b]", "one value"}},
+		{"not YAML", nil, nil, "a: [\n", []string{"FILE"}},
+		{"no map", nil, nil, "- a\n", []string{"FILE"}},
+		{"no such file", []string{"--config", "no-such.yaml"}, nil, "", []string{"no-such.yaml", "does not exist"}},
+		{"a folder for a file", nil, []string{"TORPOR_CONFIG=" + os.TempDir()}, "", []string{os.TempDir()}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, path, err := read(t, c.flags, c.environ, c.file)
+			if err == nil {
+				t.Fatalf("no error, but %+v", s)
+			}
+			if got := exitCode(err); got != exitUsage {
+				t.Errorf("exit code %d", got)
+			}
+			for _, want := range c.want {
+				if want = strings.ReplaceAll(want, "FILE", path); !strings.Contains(err.Error(), want) {
+					t.Errorf("the error does not say %q: %v", want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestForeignVariablesAreLeftAlone(t *testing.T) {
+	// Kubernetes puts such into every container beside a service named torpor.
+	_, _, err := read(t, nil, []string{"TORPOR_SERVICE_HOST=10.0.0.1", "TORPOR_SERVICE_PORT=4566", "TORPOR_PORT=tcp://10.0.0.1:4566",
+		"TORPOR_PORT_4566_TCP_ADDR=10.0.0.1", "TORPORX=1", "NO_EQUALS_SIGN", "SNAPSHOT_SOMETHING=1"}, "")
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSettingsTableIsConsistent(t *testing.T) {
+	seen := map[string]string{}
+	for _, s := range settingsTable() {
+		for kind, name := range map[string]string{"key": s.key, "flag": s.flag(), "variable": s.env(), "LocalStack's variable": s.localstack} {
+			if other, taken := seen[kind+name]; taken && name != "" {
+				t.Errorf("%s %s stands for %s and for %s", kind, name, other, s.key)
+			}
+			seen[kind+name] = s.key
+		}
+		if s.usage == "" {
+			t.Errorf("%s is not explained", s.key)
+		}
+	}
+}
+
+func TestUsageErrorKeepsItsCause(t *testing.T) {
+	cause := errors.New("cause")
+	if err := error(usageError{cause}); !errors.Is(err, cause) || err.Error() != "cause" {
+		t.Errorf("%v hides its cause", err)
+	}
+}

@@ -1,0 +1,100 @@
+package statedir_test
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"time"
+
+	"github.com/torpor-run/torpor/host/abi/record"
+	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/statefile"
+	"github.com/torpor-run/torpor/runtime/vfs"
+)
+
+// Save a part of a service, then load it as the next process would.
+func Example() {
+	fsys := vfs.NewMem() // vfs.OS("/var/lib/torpor") in a program
+	module := []byte("\x00asm…")
+	digest := sha256.Sum256(module)
+
+	dir, err := statedir.Open(fsys, statedir.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// The serializer is kept before the first generation that needs it.
+	if err := dir.KeepModule(digest, module); err != nil {
+		log.Fatal(err)
+	}
+	generation, err := saveOrders(dir, digest)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("saved generation", generation)
+	if err := dir.Close(); err != nil {
+		log.Fatal(err)
+	}
+
+	dir, err = statedir.Open(fsys, statedir.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer dir.Close()
+	opened, err := dir.OpenNewest("orders", "store")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer opened.Close()
+	for _, q := range opened.Quarantined {
+		fmt.Println("damaged:", q.Path, q.Err)
+	}
+	records := opened.File().Records()
+	for {
+		batch, err := records.ReadBatch()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			log.Fatal(err) // if it is abi.ErrCorrupt: dir.Quarantine(opened, err), and open the newest again
+		}
+		for i := range batch.Len() {
+			key, _ := batch.Key(i)
+			fmt.Printf("generation %d has %s\n", opened.Generation, key)
+		}
+	}
+	// Output:
+	// saved generation 1
+	// generation 1 has order-1
+}
+
+func saveOrders(dir *statedir.Dir, digest [sha256.Size]byte) (uint64, error) {
+	pending, err := dir.Begin("orders", "store")
+	if err != nil {
+		return 0, err
+	}
+	defer pending.Abort()
+	w, err := statefile.NewWriter(pending, statefile.Header{Service: "orders", Part: "store",
+		Generation: pending.Generation(), Created: time.Now(),
+		Serializer: statefile.Serializer{Name: "records", Version: "1.0.0", Digest: digest, Schema: 1}})
+	if err != nil {
+		return 0, err
+	}
+	order := record.AppendRecord(nil)
+	order = record.AppendText(order, "")
+	order = record.AppendText(order, "order-1")
+	order = record.AppendUint(order, 42)
+	var scan record.Scanner
+	refs, err := scan.Scan(order, nil)
+	if err != nil {
+		return 0, err
+	}
+	if err := w.WriteBatch(&record.Batch{Data: order, Refs: refs}); err != nil {
+		return 0, err
+	}
+	if _, err := w.Close(); err != nil {
+		return 0, err
+	}
+	return pending.Generation(), pending.Commit()
+}
