@@ -2,6 +2,7 @@ package modules_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,6 +53,7 @@ func command(t *testing.T, dir string, env []string, name string, args ...string
 // TestBuildGivesTheCommittedBytes builds the modules from a copy in another folder, whose name has a
 // blank, and compares; a module that its source does not give is found.
 func TestBuildGivesTheCommittedBytes(t *testing.T) {
+	t.Parallel()
 	if _, version := wasmRustc(t); version != committedRustc {
 		need.Missing(t, "rustc "+committedRustc+" at /usr/bin/rustc, whose bytes are committed")
 	}
@@ -110,6 +112,7 @@ func TestBuildSaysWhatItCannot(t *testing.T) {
 
 // TestSDK runs the unit tests of sdk/rust, with every compiler there is, and with warnings denied.
 func TestSDK(t *testing.T) {
+	t.Parallel()
 	need.Program(t, "rustc")
 	tried := map[string]bool{}
 	for _, name := range []string{"rustc", "/usr/bin/rustc"} {
@@ -143,6 +146,7 @@ func TestSDK(t *testing.T) {
 // TestSDKReadme builds the serializer that sdk/rust/README.md shows, by the commands it shows, and
 // runs it.
 func TestSDKReadme(t *testing.T) {
+	t.Parallel()
 	rustc, _ := wasmRustc(t)
 	readme, err := os.ReadFile("../sdk/rust/README.md")
 	if err != nil {
@@ -194,5 +198,46 @@ func TestSDKReadme(t *testing.T) {
 	}
 	if c := g.run(abi.ExportMigrate, &call{}); c.code != abi.CodeUnsupported {
 		t.Errorf("migrate, which it does not offer: %v", c)
+	}
+
+	// What the README says of std and of panics, which its serializer has none of.
+	for name, c := range map[string]struct{ before, after string }{
+		"no_std": {"#![no_std]\n", "torpor::panic_handler!();"},
+		"std":    {"", "torpor::panic_hook!();"},
+	} {
+		t.Run("panic with "+name, func(t *testing.T) {
+			source := c.before + `use torpor::{Call, Descriptor, Input, Output, Result, Serializer};
+struct Panics;
+impl Serializer for Panics {
+    const DESCRIPTOR: Descriptor = Descriptor { name: "panics", version: "1", schema: 1, reads: &[1], media: "text/plain",
+        operations: &["save", "load"], ordered: false, canonical: false };
+    fn save(_: &Call<'_>, native: &mut Input<'_>, _: &mut Output<'_>) -> Result<()> {
+        native.fill()?;
+        let n = native.bytes()[9]; // panics
+        native.consume(n as usize);
+        Ok(())
+    }
+    fn load(_: &Call<'_>, _: &mut Input<'_>, _: &mut Output<'_>) -> Result<()> { Ok(()) }
+}
+torpor::serializer!(Panics);
+` + c.after
+			if err := os.WriteFile(filepath.Join(dir, name+".rs"), []byte(source), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := command(t, dir, nil, rustc, "--edition", "2021", "--target", "wasm32-unknown-unknown", "-O", "-C", "panic=abort", "-C", "lto",
+				"-C", "strip=symbols", "--crate-type", "cdylib", "--crate-name", name, "--extern", "torpor=libtorpor.rlib", name+".rs"); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			wasm, err := os.ReadFile(filepath.Join(dir, name+".wasm"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			g := newGuest(t, wasm)
+			got := g.run(abi.ExportSave, &call{input: []byte("short"), native: true})
+			before, _, _ := strings.Cut(source, "// panics")
+			if want := fmt.Sprintf("the serializer panicked at %s.rs:%d", name, 1+strings.Count(before, "\n")); got.trap == nil || got.code != abi.CodeInternal || got.failure.Msg != want {
+				t.Errorf("%v; want %q and a trap (%d bytes of module)", got, want, len(wasm))
+			}
+		})
 	}
 }

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/abi/record"
@@ -693,7 +695,7 @@ func TestInspectBounds(t *testing.T) {
 }
 
 // BenchmarkRecords measures a guest that is warm, and the host's copying to it; what it emits is only
-// counted.
+// counted. Beside the mean it gives the best call, which says more on a machine with other work.
 func BenchmarkRecords(b *testing.B) {
 	small, count := streamRecords(20 << 20)
 	b.Logf("records of %d bytes", len(small)/count)
@@ -720,11 +722,15 @@ func BenchmarkRecords(b *testing.B) {
 				ends[i] = r.End
 			}
 			b.SetBytes(int64(len(bench.data)))
+			best := time.Duration(math.MaxInt64)
 			for b.Loop() {
+				start := time.Now()
 				if c := g.run(bench.export, &call{input: bench.data, native: bench.native, discard: true, whole: ends}); !c.accepted() {
 					b.Fatal(c)
 				}
+				best = min(best, time.Since(start))
 			}
+			b.ReportMetric(float64(len(bench.data))/1e6/best.Seconds(), "best-MB/s")
 		})
 	}
 }

@@ -621,7 +621,7 @@ mod tests {
         assert_eq!(r.uint(), Err(Fault { at: 0, reason: Reason::Expected("an unsigned integer", 0x62) }));
         assert_eq!(r.bytes(), Err(Fault { at: 0, reason: Reason::Expected("a byte string", 0x62) }));
         assert_eq!(r.offset(), 0);
-        assert_eq!(Reader::new(&[0x3b, 255, 255, 255, 255, 255, 255, 255, 255]).int().is_err(), true);
+        assert!(Reader::new(&[0x3b, 255, 255, 255, 255, 255, 255, 255, 255]).int().is_err());
         assert_eq!(Reader::new(&[0x3b, 127, 255, 255, 255, 255, 255, 255, 255]).int(), Ok(i64::MIN));
         assert_eq!(Reader::new(&[0x9a, 0, 1, 0, 0]).array(), Err(Fault { at: 0, reason: Reason::Short }));
         assert_eq!(Reader::new(&[0xa1, 0]).map(), Err(Fault { at: 0, reason: Reason::Short }));

@@ -75,7 +75,7 @@ fn last<R>(f: impl FnOnce(&mut Details) -> R) -> R {
 #[cfg(test)]
 fn last<R>(f: impl FnOnce(&mut Details) -> R) -> R {
     use std::cell::RefCell;
-    std::thread_local!(static LAST: RefCell<Details> = RefCell::new(Details::NONE));
+    std::thread_local!(static LAST: RefCell<Details> = const { RefCell::new(Details::NONE) });
     LAST.with(|d| f(&mut d.borrow_mut()))
 }
 
