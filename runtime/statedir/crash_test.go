@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"path"
 	"slices"
@@ -16,12 +17,13 @@ import (
 	"github.com/torpor-run/torpor/runtime/vfs"
 )
 
-// powerCuts is how many ways of losing what was not durable are looked at for every crash.
-func powerCuts() int {
-	if testing.Short() {
-		return 5
-	}
-	return 20
+// cuts is how many ways of losing what was not durable are looked at for every crash; half as many,
+// twice, for every fault.
+var cuts = flag.Int("cuts", 8, "power cuts for every crash")
+
+// options have a clock that stands still: times are written to disk, and crashes are to be repeatable.
+func options(keep int) statedir.Options {
+	return statedir.Options{Keep: keep, Now: at("2026-11-22T17:42:03Z")}
 }
 
 // ledger is what a client of a state directory has been told, and so what must be found.
@@ -66,7 +68,7 @@ func (l *ledger) keep(d *statedir.Dir, wasm string) error {
 // check opens what a crash has left and compares it with the ledger, then saves once more.
 func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 	t.Helper()
-	d, err := statedir.Open(m, statedir.Options{Keep: keep})
+	d, err := statedir.Open(m, options(keep))
 	if err != nil {
 		t.Fatalf("%s: opening again: %v", what, err)
 	}
@@ -76,7 +78,7 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 
 	// What was handed out must not be taken back, even by a power cut at this moment.
 	again := m.PowerCut(rng(1))
-	da, err := statedir.Open(again, statedir.Options{Keep: keep})
+	da, err := statedir.Open(again, options(keep))
 	if err != nil {
 		t.Fatalf("%s: opening after another power cut: %v", what, err)
 	}
@@ -101,7 +103,7 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 		t.Fatalf("%s: Close: %v", what, err)
 	}
 	after := m.PowerCut(rng(2))
-	d, err = statedir.Open(after, statedir.Options{Keep: keep})
+	d, err = statedir.Open(after, options(keep))
 	if err != nil {
 		t.Fatalf("%s: opening after the later save: %v", what, err)
 	}
@@ -197,7 +199,7 @@ type script struct {
 func scripts() []script {
 	saves := func(keep int, contents ...string) func(*testing.T, *vfs.Mem, *ledger) {
 		return func(t *testing.T, m *vfs.Mem, l *ledger) {
-			d := open(t, m, statedir.Options{Keep: keep})
+			d := open(t, m, options(keep))
 			for _, c := range contents {
 				check(t, l.save(d, c))
 			}
@@ -272,7 +274,7 @@ func scripts() []script {
 			}},
 		{name: "module written anew", keep: 2,
 			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
-				d := open(t, m, statedir.Options{})
+				d := open(t, m, options(0))
 				check(t, l.keep(d, wasm))
 				check(t, d.Close())
 			},
@@ -281,7 +283,7 @@ func scripts() []script {
 			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
 				// It died before the sync of the folder: the module is there, its name is not durable.
 				w := vfs.Faulty(m, vfs.Fault{})
-				d := open(t, w, statedir.Options{})
+				d := open(t, w, options(0))
 				w.Inject(vfs.Fault{At: 1, Err: vfs.ErrCrashed, Sticky: true,
 					Match: func(op vfs.Op, name string) bool { return op == vfs.OpSync && name == "modules" }})
 				if err := l.keep(d, wasm); !errors.Is(err, vfs.ErrCrashed) {
@@ -307,7 +309,7 @@ func TestCrash(t *testing.T) {
 			for k := 1; ; k++ {
 				m, l := base.Kill(), before.clone()
 				w := vfs.Faulty(m, vfs.Crash(k))
-				d, err := statedir.Open(w, statedir.Options{Keep: s.keep})
+				d, err := statedir.Open(w, options(s.keep))
 				if err == nil {
 					err = s.act(d, l)
 				}
@@ -318,14 +320,14 @@ func TestCrash(t *testing.T) {
 				}
 				crashes++
 				l.check(t, fmt.Sprintf("killed at operation %d", k), m.Kill(), s.keep)
-				for cut := range powerCuts() {
+				for cut := range *cuts {
 					l.check(t, fmt.Sprintf("power cut %d at operation %d", cut, k), m.PowerCut(rng(cut)), s.keep)
 				}
 			}
 			if crashes < 5 {
 				t.Errorf("only %d crashes: is anything counted?", crashes)
 			}
-			t.Logf("%d crashes, %d power cuts each", crashes, powerCuts())
+			t.Logf("%d crashes, %d power cuts each", crashes, *cuts)
 		})
 	}
 }
@@ -376,7 +378,7 @@ func TestFault(t *testing.T) {
 				for k := 1; ; k++ {
 					m, l := base.Kill(), before.clone()
 					w := vfs.Faulty(m, vfs.Fault{})
-					d := open(t, w, statedir.Options{Keep: s.keep})
+					d := open(t, w, options(s.keep))
 					w.Inject(fault(k))
 					err := s.act(d, l)
 					fired := w.Fired()
@@ -385,7 +387,7 @@ func TestFault(t *testing.T) {
 					}
 					what := fmt.Sprintf("after a fault at operation %d (%v)", k, err)
 					w.Inject(vfs.Fault{})
-					for cut := range 5 {
+					for cut := range (*cuts + 1) / 2 {
 						l.check(t, fmt.Sprintf("%s, power cut %d", what, cut), m.PowerCut(rng(cut)), s.keep)
 					}
 					l.wantState(t, what, d)
@@ -395,7 +397,7 @@ func TestFault(t *testing.T) {
 					}
 					l.wantState(t, what+", saved again", d)
 					l.wantEvidence(t, what+", saved again", m)
-					for cut := range 5 {
+					for cut := range (*cuts + 1) / 2 {
 						l.check(t, fmt.Sprintf("%s, saved again, power cut %d", what, cut), m.PowerCut(rng(cut)), s.keep)
 					}
 					check(t, d.Close())
@@ -420,7 +422,7 @@ func TestFailedSaveLeavesTheFolderAsItWas(t *testing.T) {
 	} {
 		m := vfs.NewMem()
 		w := vfs.Faulty(m, vfs.Fault{})
-		d := open(t, w, statedir.Options{})
+		d := open(t, w, options(0))
 		mustSave(t, d, "one")
 		mustSave(t, d, "two")
 		before := map[string]string{}
@@ -450,14 +452,14 @@ func TestFaultAtOpen(t *testing.T) {
 	for kind, fault := range faults() {
 		base := vfs.NewMem()
 		l := &ledger{modules: map[string]bool{}}
-		d := open(t, base, statedir.Options{})
+		d := open(t, base, options(0))
 		check(t, l.save(d, "one"))
 		check(t, d.Close())
 		writeFile(t, base, folder+"/store.state.tmp-1", []byte("left behind"))
 		for k := 1; ; k++ {
 			m := base.Kill()
 			w := vfs.Faulty(m, fault(k))
-			d, err := statedir.Open(w, statedir.Options{})
+			d, err := statedir.Open(w, options(0))
 			fired := w.Fired()
 			if err == nil {
 				check(t, d.Close())
@@ -465,7 +467,7 @@ func TestFaultAtOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.Inject(vfs.Fault{})
-			d, err = statedir.Open(w, statedir.Options{})
+			d, err = statedir.Open(w, options(0))
 			if err != nil {
 				t.Fatalf("%s at operation %d: opening on a disk that is well again: %v", kind, k, err)
 			}
@@ -480,10 +482,7 @@ func TestFaultAtOpen(t *testing.T) {
 
 // TestSoak does all of this at random, for long: saves, loads, faults, deaths, power cuts, damage.
 func TestSoak(t *testing.T) {
-	lives, seeds := 40, 60
-	if testing.Short() {
-		lives, seeds = 20, 10
-	}
+	lives, seeds := 30, 4*(*cuts)
 	kinds := faults()
 	order := make([]string, 0, len(kinds))
 	for kind := range kinds {
@@ -500,7 +499,7 @@ func TestSoak(t *testing.T) {
 			content := 0
 			for life := range lives {
 				w := vfs.Faulty(m, vfs.Fault{})
-				d, err := statedir.Open(w, statedir.Options{Keep: keep})
+				d, err := statedir.Open(w, options(keep))
 				check(t, err)
 				// The first load settles what the last life's end has left.
 				found := l.wantState(t, fmt.Sprintf("life %d", life), d)

@@ -111,7 +111,7 @@ func Open(fsys vfs.FS, opt Options) (*Dir, error) {
 		d.keep = DefaultKeep
 	}
 	if d.keep < 1 {
-		return nil, fmt.Errorf("%d generations to keep: at least the newest one must be", d.keep)
+		return nil, fmt.Errorf("%d generations are to be kept: it must be at least 1, the newest", d.keep)
 	}
 	if err := d.takeLock(); err != nil {
 		return nil, err

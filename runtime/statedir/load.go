@@ -203,8 +203,8 @@ func (d *Dir) size(name string) int64 {
 	return size
 }
 
-// Open opens one generation of a part. The error wraps abi.ErrNotFound if it is not kept, and what
-// statefile.Open gives. It changes nothing.
+// Open opens one generation of a part. The error wraps abi.ErrNotFound if it is not kept, or what
+// statefile.Open gives for its file, or for a newest file that may be it. It changes nothing.
 func (d *Dir) Open(service, part string, generation uint64) (*Opened, error) {
 	id := PartID{service, part}
 	p, leave, err := d.part(id)
@@ -236,11 +236,10 @@ func (d *Dir) Open(service, part string, generation uint64) (*Opened, error) {
 			}
 		}
 	}
-	err = fmt.Errorf("state of %v: generation %d: %w in %s", id, generation, abi.ErrNotFound, vfs.Path(d.fs, id.folder()))
 	if unreadable != nil {
-		err = fmt.Errorf("%w; the newest file can not be read, it may have been that: %w", err, unreadable)
+		return nil, fmt.Errorf("generation %d is none of the older ones, and the newest does not open: %w", generation, unreadable)
 	}
-	return nil, err
+	return nil, fmt.Errorf("state of %v: generation %d: %w in %s", id, generation, abi.ErrNotFound, vfs.Path(d.fs, id.folder()))
 }
 
 // OpenNewest opens the newest sound generation of a part: of <part>.state and those kept from before,

@@ -246,6 +246,45 @@ func TestDamagedNewestFallsBack(t *testing.T) {
 	}
 }
 
+func TestOpenOneGeneration(t *testing.T) {
+	m := vfs.NewMem()
+	d := open(t, m, statedir.Options{Keep: 3})
+	defer d.Close()
+	for _, c := range []string{"one", "two", "three"} {
+		mustSave(t, d, c)
+	}
+	for i, want := range []string{"one", "two", "three"} {
+		o, err := d.Open(service, store, uint64(i+1))
+		check(t, err)
+		if got, err := contentOf(o); err != nil || got != want || o.Generation != uint64(i+1) {
+			t.Errorf("generation %d is %d and holds %q, %v", i+1, o.Generation, got, err)
+		}
+		check(t, o.Close())
+	}
+	if _, err := d.Open(service, store, 4); !errors.Is(err, abi.ErrNotFound) || errors.Is(err, abi.ErrCorrupt) {
+		t.Errorf("a generation that never was: %v", err)
+	}
+	damage(t, m, folder+"/store.state.g000000000002", true)
+	damage(t, m, current, true)
+	before := names(t, m, folder)
+	if _, err := d.Open(service, store, 2); !errors.Is(err, abi.ErrCorrupt) || !strings.Contains(err.Error(), "g000000000002") {
+		t.Errorf("a damaged generation: %v", err)
+	}
+	// The newest does not say any more that it is generation 3.
+	if _, err := d.Open(service, store, 3); errors.Is(err, abi.ErrNotFound) || !errors.Is(err, abi.ErrCorrupt) {
+		t.Errorf("the damaged newest: %v", err)
+	}
+	gens, err := d.Generations(service, store)
+	check(t, err)
+	if len(gens) != 3 || gens[0].Path != current || !errors.Is(gens[0].Err, abi.ErrCorrupt) || gens[0].Size == 0 ||
+		gens[1].Number != 2 || !errors.Is(gens[1].Err, abi.ErrCorrupt) || gens[2].Number != 1 || gens[2].Err != nil {
+		t.Errorf("Generations = %+v", gens)
+	}
+	if !slices.Equal(names(t, m, folder), before) {
+		t.Error("looking has moved files")
+	}
+}
+
 func TestAllDamaged(t *testing.T) {
 	m := vfs.NewMem()
 	d := open(t, m, statedir.Options{Keep: 3, Now: at("2026-11-22T17:42:03Z")})
@@ -263,6 +302,11 @@ func TestAllDamaged(t *testing.T) {
 	}
 	if len(de.Quarantined) != 3 || de.Quarantined[0].Generation != 3 || de.Quarantined[2].Generation != 1 || de.Service != service {
 		t.Errorf("set aside: %+v", de.Quarantined)
+	}
+	for _, word := range []string{"s3/store", "3 damaged", de.Quarantined[0].Path} {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("the error does not say %q: %v", word, err)
+		}
 	}
 	if got := len(names(t, m, folder)); got != 3 {
 		t.Errorf("%d of 3 damaged files are kept", got)
@@ -753,7 +797,17 @@ func TestModules(t *testing.T) {
 
 func TestClosed(t *testing.T) {
 	d := open(t, vfs.NewMem(), statedir.Options{})
+	mustSave(t, d, "one")
+	o, err := d.OpenNewest(service, store)
+	check(t, err)
 	check(t, d.Close())
+	if got, err := contentOf(o); err != nil || got != "one" {
+		t.Errorf("an open generation reads %q, %v after Close", got, err)
+	}
+	if q := d.Quarantine(o, abi.ErrCorrupt); !errors.Is(q.MoveErr, fs.ErrClosed) || q.Path != current {
+		t.Errorf("Quarantine after Close: %+v", q)
+	}
+	check(t, o.Close())
 	_, err1 := d.Begin(service, store)
 	_, err2 := d.OpenNewest(service, store)
 	_, err3 := d.Open(service, store, 1)

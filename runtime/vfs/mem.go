@@ -42,7 +42,10 @@ type memNode struct {
 
 // memChange is one change of a folder, which the disk has as a whole or not at all: names and what
 // they then refer to, nil for nothing.
-type memChange []memName
+type memChange struct {
+	names   []memName
+	written bool // the disk has it, though others from before it may be missing
+}
 
 type memName struct {
 	name string
@@ -96,9 +99,9 @@ func (n *memNode) copy(copies map[*memNode]*memNode) *memNode {
 		c.durable[name] = e.copy(copies)
 	}
 	for _, change := range n.pending {
-		cc := make(memChange, len(change))
-		for i, e := range change {
-			cc[i] = memName{e.name, e.node.copy(copies)}
+		cc := memChange{written: change.written}
+		for _, e := range change.names {
+			cc.names = append(cc.names, memName{e.name, e.node.copy(copies)})
 		}
 		c.pending = append(c.pending, cc)
 	}
@@ -118,7 +121,7 @@ func (n *memNode) survivor(rng *rand.Rand, survivors map[*memNode]*memNode) *mem
 	survivors[n] = s
 	left := maps.Clone(n.durable)
 	for _, change := range n.pending {
-		if rng.IntN(2) == 0 {
+		if change.written || rng.IntN(2) == 0 {
 			change.apply(left)
 		}
 	}
@@ -149,7 +152,7 @@ func (n *memNode) survivingFile(rng *rand.Rand) *memNode {
 }
 
 func (c memChange) apply(entries map[string]*memNode) {
-	for _, e := range c {
+	for _, e := range c.names {
 		if e.node == nil {
 			delete(entries, e.name)
 		} else {
@@ -175,7 +178,8 @@ func copyPage(dst, src []byte, page int) {
 }
 
 // change changes the entries of a folder and leaves it to the next sync to make that durable.
-func (n *memNode) change(c memChange) {
+func (n *memNode) change(names ...memName) {
+	c := memChange{names: names}
 	c.apply(n.entries)
 	n.pending = append(n.pending, c)
 }
@@ -196,15 +200,13 @@ func (n *memNode) sync() {
 // failSync is a sync during which the disk failed. Of a file, rng decides for each page and for the
 // length whether it was written; all pages are clean afterwards, and those that were not written read
 // as before or, once dropped from memory, as the disk has them. Of a folder, rng decides for each
-// change whether it was written; the rest is still known to be unwritten (the journal keeps it).
+// change whether it was written; all are written again by the next sync (the journal keeps them).
 func (n *memNode) failSync(rng *rand.Rand) {
-	n.pending = slices.DeleteFunc(n.pending, func(c memChange) bool {
+	for i := range n.pending {
 		if rng.IntN(2) == 0 {
-			return false
+			n.pending[i].written = true
 		}
-		c.apply(n.durable)
-		return true
-	})
+	}
 	if rng.IntN(2) == 0 {
 		n.disk = resize(n.disk, len(n.data))
 	}
@@ -259,7 +261,7 @@ func (m *Mem) OpenFile(name string, mode Mode) (File, error) {
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrExist}
 	case mode == Create:
 		node = &memNode{dirty: map[int]bool{}}
-		folder.change(memChange{{base, node}})
+		folder.change(memName{base, node})
 	case node == nil:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
@@ -289,10 +291,10 @@ func (m *Mem) Rename(oldname, newname string) error {
 		return fail(syscall.EISDIR) // only files are ever renamed
 	case from == to && oldbase == newbase:
 	case from == to:
-		from.change(memChange{{oldbase, nil}, {newbase, node}})
+		from.change(memName{oldbase, nil}, memName{newbase, node})
 	default:
-		from.change(memChange{{oldbase, nil}})
-		to.change(memChange{{newbase, node}})
+		from.change(memName{oldbase, nil})
+		to.change(memName{newbase, node})
 	}
 	return nil
 }
@@ -314,7 +316,7 @@ func (m *Mem) Remove(name string) error {
 	case len(node.entries) > 0:
 		return fail(syscall.ENOTEMPTY)
 	}
-	folder.change(memChange{{base, nil}})
+	folder.change(memName{base, nil})
 	return nil
 }
 
@@ -353,7 +355,7 @@ func (m *Mem) Mkdir(name string) error {
 	if node != nil {
 		return &fs.PathError{Op: "mkdir", Path: name, Err: fs.ErrExist}
 	}
-	folder.change(memChange{{base, newMemFolder()}})
+	folder.change(memName{base, newMemFolder()})
 	return nil
 }
 
@@ -370,7 +372,7 @@ func (m *Mem) Lock(name string, content []byte) (io.Closer, error) {
 	}
 	if node == nil {
 		node = &memNode{}
-		folder.change(memChange{{base, node}})
+		folder.change(memName{base, node})
 	}
 	if node.folder {
 		return nil, &fs.PathError{Op: "lock", Path: name, Err: syscall.EISDIR}
