@@ -1,0 +1,35 @@
+#!/bin/sh
+# Fuzzes every target of the house, one after another: tools/fuzz.sh [TIME], 10s each by default.
+# What makes a target fail is kept in its package's testdata/fuzz: commit it with the repair.
+set -eu
+cd "$(dirname "$0")/.."
+time=${1:-10s}
+
+list=$(mktemp)
+trap 'rm -f "$list"' EXIT INT TERM
+# Prints the names of a package's targets, then "ok" and the package.
+go test -list '^Fuzz' ./... >"$list" || {
+	cat "$list"
+	echo "tools/fuzz.sh: the tests do not build" >&2
+	exit 1
+}
+count=0
+names=""
+while read -r word package _; do
+	case "$word" in
+	Fuzz*) names="$names $word" ;;
+	ok)
+		for name in $names; do
+			echo "+ go test -run '^\$' -fuzz '^$name\$' -fuzztime $time $package"
+			go test -run '^$' -fuzz "^$name\$" -fuzztime "$time" "$package" </dev/null
+			count=$((count + 1))
+		done
+		names=""
+		;;
+	esac
+done <"$list"
+[ "$count" -gt 0 ] || {
+	echo "tools/fuzz.sh: found no target" >&2
+	exit 1
+}
+echo "$count targets, $time each"
