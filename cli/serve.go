@@ -142,8 +142,8 @@ func (h *house) close(ctx context.Context) error {
 
 // assemble builds host, state directory, services, runtime, metrics and server. After an error nothing
 // is left open.
-func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger) (h *house, err error) {
-	h = &house{}
+func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger) (_ *house, err error) {
+	h := &house{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.close(context.WithoutCancel(ctx)))

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -32,8 +32,11 @@ type output interface {
 	open() bool
 }
 
-// errBreach marks errors of an output that are the guest's doing.
-type errBreach struct{ reason string }
+// errBreach marks errors of an output that are the guest's doing. sentinel is abi.ErrTooLarge or nil.
+type errBreach struct {
+	reason   string
+	sentinel error
+}
 
 func (e errBreach) Error() string { return e.reason }
 
@@ -48,12 +51,19 @@ func (in *nativeInput) next(buf []byte) (int, bool, bool, error) {
 	if in.ended {
 		return 0, true, false, nil
 	}
-	n, err := io.ReadFull(in.r, buf)
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		in.ended = true
-		err = nil
+	n := 0
+	for n < len(buf) && !in.ended {
+		k, err := in.r.Read(buf[n:])
+		n += k
+		// Not io.ReadFull, which cannot tell the end from a stream that breaks off with
+		// io.ErrUnexpectedEOF; and io.EOF itself is the end, wrapped it is a failure.
+		if err == io.EOF {
+			in.ended = true
+		} else if err != nil {
+			return n, false, false, err
+		}
 	}
-	return n, in.ended, false, err
+	return n, in.ended, false, nil
 }
 
 type recordInput struct {
@@ -70,7 +80,7 @@ func (in *recordInput) next(buf []byte) (int, bool, bool, error) {
 			return 0, true, false, nil
 		}
 		b, err := in.src.ReadBatch()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // wrapped, it is a failure like any other
 			in.ended = true
 			continue
 		}
@@ -96,11 +106,18 @@ func (in *recordInput) next(buf []byte) (int, bool, bool, error) {
 	return copy(buf, in.batch.Data[first.Start:end]), false, false, nil
 }
 
-type nativeOutput struct{ w io.Writer }
+type nativeOutput struct {
+	w     io.Writer
+	limit int // of descriptors; 0 for none but OutputBytes
+	n     int
+}
 
 func (out *nativeOutput) emit(p []byte, more bool) error {
 	if more {
-		return errBreach{"it emitted a fragment where output has no records"}
+		return errBreach{"it emitted a fragment where output has no records", nil}
+	}
+	if out.n += len(p); out.limit > 0 && out.n > out.limit {
+		return errBreach{fmt.Sprintf("it emitted more than %d bytes, the limit of what it says about itself", out.limit), abi.ErrTooLarge}
 	}
 	_, err := out.w.Write(p)
 	return err
@@ -122,7 +139,7 @@ func (out *recordOutput) emit(p []byte, more bool) error {
 		return out.write(p, false)
 	}
 	if len(out.fragment)+len(p) > out.limit {
-		return fmt.Errorf("%w: a record of more than %d bytes", abi.ErrTooLarge, out.limit)
+		return errBreach{fmt.Sprintf("it emitted a record of more than %d bytes", out.limit), abi.ErrTooLarge}
 	}
 	out.fragment = append(out.fragment, p...)
 	if out.partial = more; more {
@@ -139,14 +156,16 @@ func (out *recordOutput) write(p []byte, single bool) error {
 	}
 	refs, err := out.scan.Scan(p, out.batch.Refs[:0])
 	if err != nil {
-		if errors.Is(err, abi.ErrTooLarge) {
-			return err
+		// Never as abi.ErrCorrupt: the state is not at fault, the module is.
+		var fe *record.FormatError
+		errors.As(err, &fe)
+		if fe.Err == abi.ErrTooLarge {
+			return errBreach{fmt.Sprintf("it emitted a record that passes a limit, at offset %d of %d bytes: %s", fe.Offset, len(p), fe.Reason), abi.ErrTooLarge}
 		}
-		// Not as abi.ErrCorrupt: the state is not at fault, the module is.
-		return errBreach{"what it emitted is no record: " + err.Error()}
+		return errBreach{fmt.Sprintf("what it emitted is no record, at offset %d of %d bytes: %s", fe.Offset, len(p), fe.Reason), nil}
 	}
 	if single && len(refs) != 1 {
-		return errBreach{fmt.Sprintf("the fragments it emitted make %d records, not one", len(refs))}
+		return errBreach{fmt.Sprintf("the fragments it emitted make %d records, not one", len(refs)), nil}
 	}
 	out.batch = record.Batch{Data: p, Refs: refs}
 	return out.sink.WriteBatch(&out.batch)
@@ -165,8 +184,10 @@ type running struct {
 	context context.Context
 	logged  int64
 	cost    CallCost
-	ended   bool  // the guest has seen the end of its input
-	err     error // why the host ended the call, or will
+	begun   bool   // the export is called; before it, _initialize
+	inside  string // what the host does for the guest while the caller's code runs
+	ended   bool   // the guest has seen the end of its input
+	err     error  // why the host ended the call, or will
 	failure *GuestError
 }
 
@@ -175,15 +196,20 @@ type runningKey struct{}
 // call runs one export in a fresh instance.
 func (m *Module) call(ctx context.Context, export string, call abi.Call, in input, out output) error {
 	start := time.Now()
-	arg, err := m.host.encode.Marshal(call)
-	if err != nil {
-		return &ModuleError{Module: m.name, Op: call.Op, Reason: fmt.Sprintf("the call's settings cannot be encoded: %v", err)}
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, m.host.limits.CallTime,
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	ctx, stop := context.WithTimeoutCause(ctx, m.host.limits.CallTime,
 		&ModuleError{Module: m.name, Op: call.Op, Reason: fmt.Sprintf("it ran for longer than %v", m.host.limits.CallTime), Err: abi.ErrTooLarge})
-	defer cancel()
-	r := &running{module: m, op: call.Op, in: in, out: out, arg: arg, done: ctx.Done(), context: ctx}
-	r.run(context.WithValue(ctx, runningKey{}, r), export, call)
+	defer stop()
+	defer context.AfterFunc(m.host.closing, func() { cancel(errClosed) })()
+
+	r := &running{module: m, op: call.Op, in: in, out: out, done: ctx.Done(), context: ctx}
+	if err := m.host.begin(); err != nil {
+		r.fail(r.breach(err.Error(), err))
+	} else {
+		r.run(context.WithValue(ctx, runningKey{}, r), export, call)
+		m.host.done()
+	}
 	r.cost.Duration, r.cost.Err = time.Since(start), r.err
 	if r.logged > m.host.limits.LogLines {
 		m.host.logger.Warn("serializer log lines dropped", "module", m.name, "op", call.Op,
@@ -197,7 +223,20 @@ func (m *Module) call(ctx context.Context, export string, call abi.Call, in inpu
 
 func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	h := r.module.host
-	inst, err := h.runtime.InstantiateModule(ctx, r.module.compiled, r.config(call))
+	if ctx.Err() != nil {
+		r.fail(r.stopped())
+		return
+	}
+	var err error
+	if r.arg, err = h.encode.Marshal(call); err != nil {
+		r.fail(r.breach(fmt.Sprintf("the call's settings cannot be encoded: %v", err), nil))
+		return
+	}
+	if len(r.arg) > maxCallBytes {
+		r.fail(r.breach(fmt.Sprintf("the call's settings make it %d bytes; the limit is %d", len(r.arg), maxCallBytes), abi.ErrTooLarge))
+		return
+	}
+	inst, err := h.instantiate(ctx, r, call)
 	if err != nil {
 		r.fail(r.breach(fmt.Sprintf("it cannot be instantiated: %v", err), nil))
 		return
@@ -209,10 +248,9 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 			return
 		}
 	}
+	r.begun = true
 	results, err := inst.ExportedFunction(export).Call(ctx)
-	if mem := inst.Memory(); mem != nil {
-		r.cost.Memory = int64(mem.Size())
-	}
+	r.cost.Memory = int64(inst.Memory().Size())
 	switch {
 	case r.err != nil: // the host ended it; what the guest made of that does not matter
 	case err != nil:
@@ -228,17 +266,18 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	}
 }
 
-// config gives the instance a world of its own: no files, no arguments, no environment; clocks and
-// random numbers that are the same for the same call.
-func (r *running) config(call abi.Call) wazero.ModuleConfig {
+// instantiate gives the instance a world of its own: no files, no arguments, no environment; clocks
+// and random numbers that are the same for the same call.
+func (h *Host) instantiate(ctx context.Context, r *running, call abi.Call) (api.Module, error) {
 	var mono int64
 	wall := time.Unix(0, call.Time)
-	return wazero.NewModuleConfig().WithName("").WithStartFunctions().
-		WithRandSource(rand.New(rand.NewSource(1))).
-		WithWalltime(func() (int64, int32) { return wall.Unix(), int32(wall.Nanosecond()) }, sys.ClockResolution(time.Microsecond)).
-		WithNanotime(func() int64 { mono += int64(time.Microsecond); return mono }, sys.ClockResolution(time.Microsecond)).
-		WithNanosleep(func(int64) {}).
+	config := wazero.NewModuleConfig().WithName("").WithStartFunctions().
+		WithRandSource(rand.NewChaCha8(randomSeed)).
+		WithWalltime(func() (int64, int32) { r.alive(); return wall.Unix(), int32(wall.Nanosecond()) }, sys.ClockResolution(time.Microsecond)).
+		WithNanotime(func() int64 { r.alive(); mono += int64(time.Microsecond); return mono }, sys.ClockResolution(time.Microsecond)).
+		WithNanosleep(func(int64) { r.alive() }).WithOsyield(r.alive).
 		WithStdout(logWriter{r, abi.LogInfo}).WithStderr(logWriter{r, abi.LogWarn})
+	return r.module.runtime.InstantiateModule(ctx, r.module.compiled, config)
 }
 
 func (r *running) fail(err error) {
@@ -253,6 +292,10 @@ func (r *running) breach(reason string, sentinel error) error {
 
 // trapped reports what made a guest function end by itself.
 func (r *running) trapped(export string, err error) {
+	if r.inside != "" { // wazero catches what the caller's reader, writer, source or sink panics with
+		r.fail(fmt.Errorf("serializer %s: %s: panic while the host was %s: %v", r.module.name, r.op, r.inside, err))
+		return
+	}
 	if r.failure != nil { // a panic handler's fail, then its trap
 		r.fail(r.failure)
 		return
@@ -277,19 +320,42 @@ func (r *running) abort(err error) {
 func (r *running) alive() {
 	select {
 	case <-r.done:
-		r.abort(fmt.Errorf("serializer %s: %s: %w", r.module.name, r.op, context.Cause(r.context)))
+		r.abort(r.stopped())
 	default:
 	}
 }
 
+// stopped is the error of a call whose context is done.
+func (r *running) stopped() error {
+	cause := context.Cause(r.context)
+	if late, ok := cause.(*ModuleError); ok {
+		return late
+	}
+	if err := r.context.Err(); !errors.Is(cause, err) {
+		cause = fmt.Errorf("%w: %w", err, cause)
+	}
+	return fmt.Errorf("serializer %s: %s: %w", r.module.name, r.op, cause)
+}
+
 // memory is the guest's bytes from ptr on; a range outside ends the call.
-func (r *running) memory(mod api.Module, what string, ptr, length uint64) []byte {
-	b, ok := mod.Memory().Read(uint32(ptr), uint32(length))
+func (r *running) memory(mod api.Module, what string, ptr, length uint32) []byte {
+	b, ok := mod.Memory().Read(ptr, length)
 	if !ok {
-		r.abort(r.breach(fmt.Sprintf("%s of %d bytes at %#x lies outside its memory", what, uint32(length), uint32(ptr)), nil))
+		r.abort(r.breach(fmt.Sprintf("%s, %d bytes at %#x, lies outside its memory", what, length, ptr), nil))
 	}
 	return b
 }
+
+// inCall ends the call if its export has not been called yet.
+func (r *running) inCall(what string) {
+	r.alive()
+	if !r.begun {
+		r.abort(r.breach(fmt.Sprintf("%s called %s, which belongs to a call", abi.ExportInitialize, what), nil))
+	}
+}
+
+// randomSeed is what every instance's random numbers begin with.
+var randomSeed = [32]byte([]byte("torpor: the same for every guest"))
 
 // hostFunc is one import of the ABI.
 type hostFunc struct {
@@ -314,13 +380,17 @@ func imports() []hostFunc {
 	}
 }
 
+// The arguments below are i32; wazero leaves the upper half of their slots undefined.
+
 func (r *running) next(mod api.Module, stack []uint64) {
-	r.alive()
-	buf := r.memory(mod, "the buffer given to next", stack[0], stack[1])
+	r.inCall(abi.ImportNext)
+	buf := r.memory(mod, "the buffer given to next", uint32(stack[0]), uint32(stack[1]))
 	if len(buf) == 0 {
 		r.abort(r.breach("it called next with room for no byte", nil))
 	}
+	r.inside = "reading its input"
 	n, ended, more, err := r.in.next(buf)
+	r.inside = ""
 	if err != nil {
 		r.abort(err)
 	}
@@ -337,19 +407,22 @@ func (r *running) next(mod api.Module, stack []uint64) {
 }
 
 func (r *running) emit(mod api.Module, stack []uint64) {
-	r.alive()
-	p := r.memory(mod, "what it emitted", stack[0], stack[1])
+	r.inCall(abi.ImportEmit)
+	p := r.memory(mod, "what it emitted", uint32(stack[0]), uint32(stack[1]))
 	r.cost.Output += int64(len(p))
 	if limit := r.module.host.limits.OutputBytes; r.cost.Output > limit {
 		r.abort(r.breach(fmt.Sprintf("it emitted more than %d bytes", limit), abi.ErrTooLarge))
 	}
-	if flags := uint32(stack[2]); flags&^abi.EmitMore != 0 {
+	flags := uint32(stack[2])
+	if flags&^abi.EmitMore != 0 {
 		r.abort(r.breach(fmt.Sprintf("it called emit with unknown flags %#x", flags), nil))
 	}
-	if err := r.out.emit(p, stack[2]&abi.EmitMore != 0); err != nil {
-		var breach errBreach
-		if errors.As(err, &breach) {
-			err = r.breach(breach.reason, nil)
+	r.inside = "writing its output"
+	err := r.out.emit(p, flags&abi.EmitMore != 0)
+	r.inside = ""
+	if err != nil {
+		if breach, ok := err.(errBreach); ok {
+			err = r.breach(breach.reason, breach.sentinel)
 		}
 		r.abort(err)
 	}
@@ -359,20 +432,22 @@ func (r *running) emit(mod api.Module, stack []uint64) {
 func (r *running) args(mod api.Module, stack []uint64) {
 	r.alive()
 	if room := uint32(stack[1]); int64(room) >= int64(len(r.arg)) {
-		copy(r.memory(mod, "the buffer given to arg", stack[0], uint64(len(r.arg))), r.arg)
+		copy(r.memory(mod, "the buffer given to arg", uint32(stack[0]), uint32(len(r.arg))), r.arg)
 	}
-	stack[0] = uint64(uint32(len(r.arg)))
+	stack[0] = uint64(len(r.arg))
 }
 
 func (r *running) failed(mod api.Module, stack []uint64) {
 	r.alive()
-	p := r.memory(mod, "what it gave to fail", stack[1], min(stack[2], maxFailureBytes))
-	f := &GuestError{Module: r.module.name, Op: r.op, Code: abi.Code(int32(uint32(stack[0])))}
-	if err := r.module.host.decode.Unmarshal(p, &f.Failure); err != nil {
-		f.Failure = abi.Failure{Msg: fmt.Sprintf("it failed with code %d and a message that is no CBOR map: %v", f.Code, err)}
-	}
-	if f.Failure.Msg == "" {
-		f.Failure.Msg = fmt.Sprintf("it failed with code %d and no message", f.Code)
+	code, length := abi.Code(int32(uint32(stack[0]))), uint32(stack[2])
+	p := r.memory(mod, "what it gave to fail", uint32(stack[1]), min(length, maxFailureBytes))
+	f := &GuestError{Module: r.module.name, Op: r.op, Code: code}
+	if length > maxFailureBytes {
+		f.Failure = abi.Failure{Msg: fmt.Sprintf("it failed with code %d and a message of %d bytes; the limit is %d", code, length, maxFailureBytes)}
+	} else if err := r.module.host.decode.Unmarshal(p, &f.Failure); err != nil {
+		f.Failure = abi.Failure{Msg: fmt.Sprintf("it failed with code %d and a message that is no CBOR map: %v", code, err)}
+	} else if f.Failure.Msg == "" {
+		f.Failure.Msg = fmt.Sprintf("it failed with code %d and no message", code)
 	}
 	if r.failure == nil { // the first is the cause
 		r.failure = f
@@ -381,6 +456,6 @@ func (r *running) failed(mod api.Module, stack []uint64) {
 
 func (r *running) log(mod api.Module, stack []uint64) {
 	r.alive()
-	p := r.memory(mod, "what it gave to log", stack[1], min(stack[2], abi.MaxLogBytes))
+	p := r.memory(mod, "what it gave to log", uint32(stack[1]), min(uint32(stack[2]), abi.MaxLogBytes))
 	r.write(int32(uint32(stack[0])), p)
 }

@@ -34,6 +34,7 @@ const (
 	wasmPage           = 64 << 10
 	maxDescriptorBytes = 64 << 10
 	maxFailureBytes    = 16 << 10
+	maxCallBytes       = 64 << 10
 )
 
 // Limits bounds what one module may use. A zero field means its default; a field outside its minimum
@@ -43,7 +44,7 @@ type Limits struct {
 	ModuleBytes int64         // size of the .wasm
 	OutputBytes int64         // what one call may emit
 	RecordBytes int64         // one record; see record.DefaultMaxBytes
-	CallTime    time.Duration // one call, by the wall clock; looked at whenever the guest calls the host
+	CallTime    time.Duration // one call, by the wall clock; looked at when the guest reads, writes, logs or asks for the time
 	LogLines    int64         // log lines one call may write
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"unicode"
 
 	"github.com/torpor-run/torpor/host/abi"
 )
@@ -22,8 +23,19 @@ func (r *running) write(level int32, line []byte) {
 	case abi.LogError:
 		at = slog.LevelError
 	}
-	r.module.host.logger.Log(context.Background(), at, "serializer: "+strings.ToValidUTF8(strings.TrimRight(string(line), "\n"), "\uFFFD"),
+	r.module.host.logger.Log(context.Background(), at, "serializer: "+printable(strings.TrimRight(string(line), "\r\n")),
 		"module", r.module.name, "op", r.op)
+}
+
+// printable makes one line of what a guest said: it can neither begin a line of its own in a log nor
+// steer a terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 // logWriter turns what a guest writes to standard output or error into log lines.
@@ -33,6 +45,7 @@ type logWriter struct {
 }
 
 func (w logWriter) Write(p []byte) (int, error) {
+	w.r.alive()
 	w.r.write(w.level, p[:min(len(p), abi.MaxLogBytes)])
 	return len(p), nil
 }

@@ -18,16 +18,26 @@ import (
 // Module is a serializer ready to run. It is safe for concurrent use: every call has an instance of
 // its own.
 //
-// A call's errors: ctx's, when it was cancelled; the input's or the output's own, unchanged in the
-// chain; a *[GuestError] when the serializer itself refused; a *[ModuleError] for a trap, a breach of
-// the ABI or a limit. After any of them what was given to the sink or writer is to be discarded.
+// A call's errors: ctx's, and its cause, when it was cancelled; the input's or the output's own,
+// unchanged in the chain; a *[GuestError] when the serializer itself refused; a *[ModuleError] for a
+// trap, a breach of the ABI or a limit. After any of them what was given to the sink or writer is to
+// be discarded; the module can be called again.
 type Module struct {
 	host       *Host
 	name       string
 	digest     [sha256.Size]byte
 	wasm       []byte
+	runtime    wazero.Runtime
+	cache      wazero.CompilationCache // nil without a cache folder
 	compiled   wazero.CompiledModule
 	descriptor abi.Descriptor
+}
+
+// named is the module under another name.
+func (m *Module) named(name string) *Module {
+	c := *m
+	c.name = name
+	return &c
 }
 
 // A GuestError is what a serializer said by fail. It wraps the sentinel that fits its code.
@@ -39,9 +49,9 @@ type GuestError struct {
 }
 
 func (e *GuestError) Error() string {
-	s := fmt.Sprintf("serializer %s: %s: %s", e.Module, e.Op, e.Failure.Msg)
+	s := fmt.Sprintf("serializer %s: %s: %s", e.Module, e.Op, printable(e.Failure.Msg))
 	if e.Failure.Path != "" {
-		s += " at " + e.Failure.Path
+		s += " at " + printable(e.Failure.Path)
 	}
 	if e.Failure.Offset != 0 || e.Code == abi.CodeCorrupt {
 		s += fmt.Sprintf(" (offset %d)", e.Failure.Offset)
@@ -63,7 +73,7 @@ func (e *GuestError) Unwrap() error {
 	}
 }
 
-// Descriptor says what the module is and can do.
+// Descriptor says what the module is and can do. Do not change its slices.
 func (m *Module) Descriptor() abi.Descriptor { return m.descriptor }
 
 // Digest is the SHA-256 of the .wasm given to Compile.
@@ -120,7 +130,7 @@ func (m *Module) describe(ctx context.Context) error {
 	}
 	var out bytes.Buffer
 	err := m.call(ctx, abi.ExportDescribe, abi.Call{Op: abi.OpDescribe}, &nativeInput{r: bytes.NewReader(nil)},
-		&nativeOutput{w: &limitedBuffer{buf: &out, left: maxDescriptorBytes}})
+		&nativeOutput{w: &out, limit: maxDescriptorBytes})
 	if err != nil {
 		return err
 	}
@@ -147,18 +157,6 @@ func (m *Module) describe(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-type limitedBuffer struct {
-	buf  *bytes.Buffer
-	left int
-}
-
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if b.left -= len(p); b.left < 0 {
-		return 0, fmt.Errorf("%w: a descriptor of more than %d bytes", abi.ErrTooLarge, maxDescriptorBytes)
-	}
-	return b.buf.Write(p)
 }
 
 // errAbort unwinds the guest after the host has noted why in the call; wazero turns it into the error

@@ -41,7 +41,8 @@ type statusRecorder struct {
 }
 
 func (r *statusRecorder) WriteHeader(status int) {
-	if !r.wrote && status >= 200 {
+	// Of 1xx answers only 101 is the last one.
+	if !r.wrote && (status >= 200 || status == http.StatusSwitchingProtocols) {
 		r.status, r.wrote = status, true
 	}
 	r.ResponseWriter.WriteHeader(status)
@@ -52,6 +53,9 @@ func (r *statusRecorder) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-func (r *statusRecorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Flush() }
+func (r *statusRecorder) Flush() {
+	r.wrote = true
+	_ = http.NewResponseController(r.ResponseWriter).Flush()
+}
 
 func (r *statusRecorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

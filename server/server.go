@@ -95,7 +95,9 @@ func own(path string) bool {
 		path == "/_localstack" || path == "/_torpor"
 }
 
-// isAWS reports whether a request is signed as AWS clients sign.
+// isAWS reports whether a request is signed as AWS clients sign, in version 4 or 2, by header or in the
+// URL.
 func isAWS(r *http.Request) bool {
-	return strings.HasPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256") || r.URL.Query().Has("X-Amz-Signature")
+	a, q := r.Header.Get("Authorization"), r.URL.Query()
+	return strings.HasPrefix(a, "AWS4-") || strings.HasPrefix(a, "AWS ") || q.Has("X-Amz-Signature") || q.Has("AWSAccessKeyId")
 }

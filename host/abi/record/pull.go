@@ -1,8 +1,8 @@
 package record
 
 import (
-	"fmt"
 	"math"
+	"strconv"
 )
 
 // Pull reads items one after another, without reflection or allocation. Its error is sticky: after
@@ -30,7 +30,7 @@ func (d *Pull) Offset() int { return d.p }
 // End reports an error if any bytes are left, and returns Err.
 func (d *Pull) End() error {
 	if d.err == nil && d.p < len(d.b) {
-		d.err = corrupt(d.p, fmt.Sprintf("%d bytes after the end", len(d.b)-d.p))
+		d.err = corrupt(d.p, strconv.Itoa(len(d.b)-d.p)+" bytes after the end")
 	}
 	return d.err
 }
@@ -54,7 +54,7 @@ func (d *Pull) head(major byte, what string) uint64 {
 		return 0
 	}
 	if d.b[d.p]&0xe0 != major {
-		d.fail(corrupt(d.p, fmt.Sprintf("%s expected, found 0x%02x", what, d.b[d.p])))
+		d.fail(corrupt(d.p, what+" expected, found "+hex(d.b[d.p])))
 		return 0
 	}
 	arg, q, err := head(d.b, d.p)
@@ -152,7 +152,7 @@ func (d *Pull) Bool() bool {
 		d.p++
 		return d.b[d.p-1] == majorOther|21
 	}
-	d.fail(corrupt(d.p, fmt.Sprintf("true or false expected, found 0x%02x", d.b[d.p])))
+	d.fail(corrupt(d.p, "true or false expected, found "+hex(d.b[d.p])))
 	return false
 }
 

@@ -5,17 +5,20 @@ import (
 	"strings"
 )
 
-// Limits of what an arena puts together.
+// Limits of what an arena puts together. Blocks begin small and double, so that a small state is
+// read in little memory.
 const (
-	arenaBytes    = 64 << 10 // of a block of content or keys
-	arenaVersions = 256      // of a block of versions
-	arenaMax      = 4 << 10  // bytes of content; more has memory of its own
+	minArenaBytes    = 2 << 10  // of a block of content or keys
+	maxArenaBytes    = 64 << 10 //
+	minArenaVersions = 4        // of a block of versions
+	maxArenaVersions = 128      //
+	arenaMax         = 4 << 10  // bytes of content; more has memory of its own
 )
 
 // arena gives memory to the many small objects of a state that is read: in blocks, so that a restore
 // does not spend its time allocating. The price is that a block is given back with the last object in
 // it, which is why large content stays out, and versions with it: a block must never keep more than
-// its own length.
+// its own length. The zero value is ready.
 type arena struct {
 	content  []byte
 	text     strings.Builder
@@ -23,15 +26,29 @@ type arena struct {
 	pieces   [][]byte
 }
 
+// grown is the length of the block after one of length n.
+func grown(n, least, most int) int { return min(max(2*n, least), most) }
+
 // string copies p.
 func (a *arena) string(p []byte) string {
 	if a.text.Cap()-a.text.Len() < len(p) {
+		next := max(grown(a.text.Cap(), minArenaBytes, maxArenaBytes), len(p))
 		a.text = strings.Builder{}
-		a.text.Grow(max(arenaBytes, len(p)))
+		a.text.Grow(next)
 	}
 	start := a.text.Len()
 	a.text.Write(p)
 	return a.text.String()[start:]
+}
+
+// bytes copies p.
+func (a *arena) bytes(p []byte) []byte {
+	if cap(a.content)-len(a.content) < len(p) {
+		a.content = make([]byte, 0, max(grown(cap(a.content), minArenaBytes, maxArenaBytes), len(p)))
+	}
+	start := len(a.content)
+	a.content = append(a.content, p...)
+	return a.content[start:len(a.content):len(a.content)]
 }
 
 // version moves v to memory that stays, with a copy of inline as its content. split says that its
@@ -46,18 +63,13 @@ func (a *arena) version(v version, inline []byte, split bool) *version {
 		return own
 	}
 	if len(a.versions) == cap(a.versions) {
-		a.versions = make([]version, 0, arenaVersions)
-		a.pieces = make([][]byte, 0, arenaVersions)
+		next := grown(cap(a.versions), minArenaVersions, maxArenaVersions)
+		a.versions = make([]version, 0, next)
+		a.pieces = make([][]byte, 0, next)
 	}
-	if len(inline) > 0 {
-		if cap(a.content)-len(a.content) < len(inline) {
-			a.content = make([]byte, 0, arenaBytes)
-		}
-		start := len(a.content)
-		a.content = append(a.content, inline...)
-		end := len(a.content)
-		a.pieces = append(a.pieces, a.content[start:end:end])
-		v.body = a.pieces[len(a.pieces)-1 : len(a.pieces) : len(a.pieces)]
+	if n := len(a.pieces); len(inline) > 0 {
+		a.pieces = append(a.pieces, a.bytes(inline))
+		v.body = a.pieces[n : n+1 : n+1]
 	}
 	a.versions = append(a.versions, v)
 	return &a.versions[len(a.versions)-1]

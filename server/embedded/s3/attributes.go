@@ -168,19 +168,29 @@ func checkTags(tags []pair) ([]pair, error) {
 	return tags, nil
 }
 
-// refusedHeader finds a header that asks for a feature whose silent absence would deceive the client.
+// refusedHeader finds a header that asks for a feature whose silent absence would deceive the client:
+// encryption with a key of its own, locks, appending, a checksum that nobody would verify.
 func refusedHeader(header http.Header) string {
-	for _, name := range []string{
-		"X-Amz-Server-Side-Encryption-Customer-Algorithm", "X-Amz-Copy-Source-Server-Side-Encryption-Customer-Algorithm",
-		"X-Amz-Object-Lock-Mode", "X-Amz-Object-Lock-Retain-Until-Date", "X-Amz-Object-Lock-Legal-Hold",
-		"X-Amz-Write-Offset-Bytes", "X-Amz-Rename-Source",
-	} {
-		if header.Get(name) != "" {
+	for name, values := range header {
+		lower := strings.ToLower(name)
+		switch {
+		case strings.HasPrefix(lower, "x-amz-server-side-encryption-customer-"),
+			strings.HasPrefix(lower, "x-amz-copy-source-server-side-encryption-customer-"),
+			strings.HasPrefix(lower, "x-amz-object-lock-"),
+			lower == "x-amz-bucket-object-lock-enabled" && !strings.EqualFold(values[0], "false"),
+			lower == "x-amz-write-offset-bytes", lower == "x-amz-rename-source":
 			return name
+		case strings.HasPrefix(name, checksumHeader):
+			switch algorithm := lower[len(checksumHeader):]; algorithm {
+			case "algorithm", "type", "mode":
+			default:
+				if checksumSize(algorithm) == 0 {
+					return name
+				}
+			}
+		case lower == "x-amz-trailer" && strings.HasPrefix(strings.ToLower(values[0]), strings.ToLower(checksumHeader)) && checksumOf(header) == "":
+			return name + ": " + values[0]
 		}
-	}
-	if header.Get("X-Amz-Bucket-Object-Lock-Enabled") == "true" {
-		return "X-Amz-Bucket-Object-Lock-Enabled"
 	}
 	return ""
 }

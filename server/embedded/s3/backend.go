@@ -195,7 +195,8 @@ func (q *request) GetObjectVersion(name, key string, id gofakes3.VersionID, want
 		VersionID: gofakes3.VersionID(publicID)}, nil
 }
 
-// DeleteObject deletes the current version.
+// DeleteObject deletes the current version. gofakes3 asks for no delete: see [request.deleteOne] and
+// [request.deleteMany].
 func (q *request) DeleteObject(bucket, key string) (gofakes3.ObjectDeleteResult, error) {
 	d, err := q.deleteObject(bucket, key, q.conditions())
 	return gofakes3.ObjectDeleteResult{IsDeleteMarker: d.marker, VersionID: gofakes3.VersionID(d.id)}, q.told(err)
@@ -203,15 +204,9 @@ func (q *request) DeleteObject(bucket, key string) (gofakes3.ObjectDeleteResult,
 
 // DeleteObjectVersion deletes a version for good.
 func (q *request) DeleteObjectVersion(bucket, key string, id gofakes3.VersionID) (gofakes3.ObjectDeleteResult, error) {
-	if id == nullVersionForLibrary {
-		id = nullVersion
-	}
 	d, err := q.deleteVersion(bucket, key, string(id))
 	return gofakes3.ObjectDeleteResult{IsDeleteMarker: d.marker, VersionID: gofakes3.VersionID(d.id)}, q.told(err)
 }
-
-// maxMultiDelete is how many objects one DeleteObjects may name: S3's own limit.
-const maxMultiDelete = 1000
 
 // DeleteMulti deletes the current versions of many objects.
 func (q *request) DeleteMulti(name string, keys ...string) (gofakes3.MultiDeleteResult, error) {
@@ -225,17 +220,11 @@ func (q *request) DeleteMulti(name string, keys ...string) (gofakes3.MultiDelete
 // DeleteMultiVersions deletes many objects, one after the other: what fails does not keep the others.
 func (q *request) DeleteMultiVersions(name string, objects ...gofakes3.ObjectID) (gofakes3.MultiDeleteResult, error) {
 	var result gofakes3.MultiDeleteResult
-	if len(objects) > maxMultiDelete {
-		return result, q.told(fault(gofakes3.ErrMalformedXML, name, "More than "+strconv.Itoa(maxMultiDelete)+" objects to delete"))
+	if exists, _ := q.BucketExists(name); !exists {
+		return result, q.told(noSuchBucket(name))
 	}
 	for _, o := range objects {
-		var err error
-		if o.VersionID != "" {
-			_, err = q.deleteVersion(name, o.Key, o.VersionID)
-		} else {
-			_, err = q.deleteObject(name, o.Key, conditions{})
-		}
-		if err != nil {
+		if _, err := q.deleteNamed(name, o); err != nil {
 			e := asS3Error(err)
 			result.Error = append(result.Error, gofakes3.ErrorResult{Key: o.Key, Code: e.Code, Message: e.Message})
 			continue
@@ -253,8 +242,10 @@ func (q *request) CopyObject(srcBucket, srcKey, bucket, key string, _ map[string
 		return gofakes3.CopyObjectResult{}, q.told(err)
 	}
 	v := source.duplicate()
-	_, err = q.putObject(bucket, key, v, conditions{})
-	return gofakes3.CopyObjectResult{ETag: quoted(v.etag()), LastModified: gofakes3.NewContentTime(v.modifiedTime())}, q.told(err)
+	if _, err = q.putObject(bucket, key, v, conditions{}); err != nil {
+		return gofakes3.CopyObjectResult{}, q.told(err)
+	}
+	return gofakes3.CopyObjectResult{ETag: quoted(v.etag()), LastModified: gofakes3.NewContentTime(v.modifiedTime())}, nil
 }
 
 // VersioningConfiguration tells whether a bucket is versioned.

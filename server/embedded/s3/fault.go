@@ -65,7 +65,8 @@ func statusOf(code gofakes3.ErrorCode) int {
 		return http.StatusConflict
 	case "InvalidPartNumber":
 		return http.StatusRequestedRangeNotSatisfiable
-	case "BadRequest", "EntityTooLarge", "EntityTooSmall", "InvalidLocationConstraint", "InvalidRequest", "InvalidStorageClass", "InvalidTag":
+	case "BadRequest", "EntityTooLarge", "EntityTooSmall", "InvalidLocationConstraint", "InvalidRequest", "InvalidStorageClass", "InvalidTag",
+		"UserKeyMustBeSpecified":
 		return http.StatusBadRequest
 	}
 	return code.Status()

@@ -33,8 +33,9 @@ func (q *request) postForm() error {
 			q.r.MultipartForm.RemoveAll() // files that did not fit in memory; the server sees only its own request
 		}
 	}()
-	if err := q.library(); err != nil || q.w.wrote {
-		return err
+	q.callLibrary()
+	if q.w.wrote {
+		return nil
 	}
 	etag := q.w.Header().Get("ETag")
 	if target, err := url.Parse(q.r.FormValue("success_action_redirect")); err == nil && target.IsAbs() {

@@ -40,13 +40,13 @@ func (s *Service) serve(w http.ResponseWriter, r *http.Request) {
 	if done := q.crossOrigin(); done {
 		return
 	}
-	if err := q.serve(); err != nil {
+	if err := q.answer(); err != nil {
 		q.writeError(err)
 	}
 }
 
-// serve answers the request, or returns an error before anything was written.
-func (q *request) serve() error {
+// answer answers the request, or returns an error before anything was written.
+func (q *request) answer() error {
 	var err error
 	// As gofakes3 does it: what follows the first slash is the key as it is, slashes at its beginning
 	// and dots included.
@@ -86,13 +86,22 @@ func (q *request) writeError(err error) {
 
 // library lets gofakes3 answer.
 func (q *request) library() error {
-	g := gofakes3.New(q,
+	q.callLibrary()
+	if !q.w.wrote {
+		q.w.WriteHeader(http.StatusOK)
+	}
+	return nil
+}
+
+// callLibrary lets gofakes3 work. Where there is nothing to say but success it leaves the answer to
+// the caller.
+func (q *request) callLibrary() {
+	gofakes3.New(q,
 		gofakes3.WithRequestID(q.id-1),    // it counts up before it uses it
 		gofakes3.WithTimeSkewLimit(0),     // nobody is authenticated, and test clients have clocks of their own
 		gofakes3.WithMetadataSizeLimit(0), // it would count signatures and session tokens; attributesOf looks
-		gofakes3.WithLogger(libraryLog{q}))
-	g.Server().ServeHTTP(q.w, q.r)
-	return nil
+		gofakes3.WithLogger(libraryLog{q}),
+	).Server().ServeHTTP(q.w, q.r)
 }
 
 // document is library for requests with an XML document as body.
@@ -193,8 +202,10 @@ func (q *request) operation() (func() error, error) {
 		run = q.location
 	case "bucket GET versions", "bucket GET versioning", "bucket GET uploads":
 		run = q.library
-	case "bucket PUT versioning", "bucket POST delete":
+	case "bucket PUT versioning":
 		run = q.document
+	case "bucket POST delete":
+		run = q.deleteMany
 	case "bucket POST ":
 		run = q.postForm
 	case "bucket GET tagging", "bucket PUT tagging", "bucket DELETE tagging":
@@ -208,7 +219,7 @@ func (q *request) operation() (func() error, error) {
 			run = q.copyObject
 		}
 	case "object DELETE ":
-		run, params = q.deleteObjectRequest, []string{"versionId"}
+		run, params = q.deleteOne, []string{"versionId"}
 	case "object GET tagging":
 		run = q.getTagging
 	case "object PUT tagging":
@@ -296,17 +307,3 @@ func (q *request) location() error {
 	}
 	return writeXML(q.w, http.StatusOK, result)
 }
-
-// deleteObjectRequest answers DELETE of an object. gofakes3 takes the version "null" for none at all
-// and would delete the wrong one, so it is told the backend's own name for it.
-func (q *request) deleteObjectRequest() error {
-	if q.query.Get("versionId") == nullVersion {
-		q.query.Set("versionId", nullVersionForLibrary)
-		q.r.URL.RawQuery = q.query.Encode()
-	}
-	return q.library()
-}
-
-// nullVersionForLibrary stands for the null version in requests given to gofakes3. No id is like it:
-// those of newID are longer.
-const nullVersionForLibrary = "NULL"

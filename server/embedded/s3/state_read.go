@@ -80,6 +80,7 @@ type stateReader struct {
 type restored struct {
 	*bucket
 	described bool                 // its own record has come
+	versioned string               // the key of a record that only a versioned bucket has, "" for none
 	older     map[string][]older   // by key
 	parts     map[string][]ofParts // by upload
 }
@@ -243,6 +244,9 @@ func (r *stateReader) objectRecord(b *restored, key string) string {
 	if wrong != "" {
 		return wrong
 	}
+	if v.id != "" || v.marker {
+		b.versioned = kindObject + "/" + b.name + "/" + key
+	}
 	if _, twice := b.objects.Load(key, object{current: v}); twice {
 		return "the record is there twice"
 	}
@@ -254,6 +258,7 @@ func (r *stateReader) versionRecord(b *restored, key, id, recordKey string) stri
 	if wrong == "" && v.name() != id {
 		wrong = fmt.Sprintf("its value is of version %q", v.name())
 	}
+	b.versioned = recordKey
 	b.older[key] = append(b.older[key], older{recordKey, v})
 	return wrong
 }
@@ -399,7 +404,7 @@ func (r *stateReader) sum(into []byte) (wrong string) {
 
 // checkID holds an id against what newID makes.
 func checkID(id string) string {
-	if id == "" || len(id) > maxIDBytes || id == nullVersion || id == nullVersionForLibrary ||
+	if id == "" || len(id) > maxIDBytes || id == nullVersion ||
 		strings.Trim(id, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
 		return fmt.Sprintf("%q is no id", id)
 	}
@@ -628,19 +633,8 @@ func (b *restored) finish() error {
 			u.parts = append(u.parts, p.part)
 		}
 	}
-	return b.checkVersioning()
-}
-
-// checkVersioning refuses what only a versioned bucket can have in one that never was.
-func (b *restored) checkVersioning() (err error) {
-	if b.versioning != gofakes3.VersioningNone {
-		return nil
+	if b.versioned != "" && b.versioning == gofakes3.VersioningNone {
+		return corrupt(b.partition, b.versioned, "it is of a versioned bucket, and its bucket never was")
 	}
-	b.objects.Scan(func(key string, o object) bool {
-		if o.current.id != "" || o.current.marker || o.older != nil {
-			err = corrupt(b.partition, kindObject+"/"+b.name+"/"+key, "it has versions, and its bucket was never versioned")
-		}
-		return err == nil
-	})
-	return err
+	return nil
 }

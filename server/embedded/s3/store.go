@@ -3,6 +3,7 @@ package s3
 import (
 	"crypto/rand"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +16,17 @@ import (
 
 // maxKeyBytes is how long an object's key may be: S3's own limit.
 const maxKeyBytes = gofakes3.KeySizeLimit
+
+// checkKey refuses keys no object can have.
+func checkKey(key string) error {
+	switch {
+	case key == "":
+		return fault("UserKeyMustBeSpecified", "", "The key of an object cannot be empty")
+	case len(key) > maxKeyBytes:
+		return fault(gofakes3.ErrKeyTooLong, "", "Your key is too long: "+strconv.Itoa(len(key))+" bytes; the maximum is "+strconv.Itoa(maxKeyBytes))
+	}
+	return nil
+}
 
 // bucket is a bucket. Its fields and maps change under the service's lock; what the maps hold does not.
 type bucket struct {
@@ -186,8 +198,8 @@ func (s *Service) setVersioning(name string, status gofakes3.VersioningStatus) e
 // putObject stores v under key. v is the service's from then on. It returns the version as clients
 // name it, "" where the bucket was never versioned.
 func (s *Service) putObject(name, key string, v *version, cond conditions) (id string, err error) {
-	if len(key) > maxKeyBytes {
-		return "", fault(gofakes3.ErrKeyTooLong, key, "Your key is too long")
+	if err := checkKey(key); err != nil {
+		return "", err
 	}
 	err = s.change(name, key, func(b *bucket) (bool, error) {
 		if err := cond.check(b, key); err != nil {
@@ -237,6 +249,9 @@ type deleted struct {
 // deleteObject deletes as a request without a version id does: in a versioned bucket by putting a
 // delete marker, whether there was an object or not. Deleting what is not there is no error.
 func (s *Service) deleteObject(name, key string, cond conditions) (out deleted, err error) {
+	if err := checkKey(key); err != nil {
+		return out, err
+	}
 	err = s.change(name, key, func(b *bucket) (bool, error) {
 		if err := cond.check(b, key); err != nil {
 			return false, err

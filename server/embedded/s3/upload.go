@@ -67,8 +67,8 @@ func (b *bucket) upload(key, id string) (*upload, error) {
 
 // createUpload begins an upload of u.key. u is the service's from then on.
 func (s *Service) createUpload(name string, u *upload) (id string, err error) {
-	if len(u.key) > maxKeyBytes {
-		return "", fault(gofakes3.ErrKeyTooLong, u.key, "Your key is too long")
+	if err := checkKey(u.key); err != nil {
+		return "", err
 	}
 	u.id = newID()
 	return u.id, s.change(name, u.key, func(b *bucket) (bool, error) {
@@ -139,10 +139,12 @@ func (u *upload) assemble(list []gofakes3.CompletedPart) (*version, error) {
 	}
 	v := &version{attrs: u.attrs, tags: u.tags}
 	sums := md5.New()
-	for i, want := range list {
-		if i > 0 && want.PartNumber <= list[i-1].PartNumber {
+	for i := 1; i < len(list); i++ {
+		if list[i].PartNumber <= list[i-1].PartNumber {
 			return nil, fault(gofakes3.ErrInvalidPartOrder, u.key, "The list of parts was not in ascending order. Parts must be ordered by part number.")
 		}
+	}
+	for i, want := range list {
 		at, found := u.find(want.PartNumber)
 		if !found || strings.Trim(want.ETag, `"`) != u.parts[at].etag() {
 			return nil, fault(gofakes3.ErrInvalidPart, u.key, "Part "+strconv.Itoa(want.PartNumber)+

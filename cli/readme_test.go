@@ -1,0 +1,105 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// readme gives README.md.
+func readme(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// rows gives the rows of the README's table whose first column is called first: cells by column, without
+// what marks code and footnotes.
+func rows(t *testing.T, text, first string) []map[string]string {
+	t.Helper()
+	cells := func(line string) []string {
+		line = strings.ReplaceAll(strings.TrimSpace(line), `\|`, "\x00")
+		all := strings.Split(strings.Trim(line, "|"), "|")
+		for i, c := range all {
+			all[i] = strings.ReplaceAll(strings.Trim(c, " `¹"), "\x00", "|")
+		}
+		return all
+	}
+	var columns []string
+	var found []map[string]string
+	for line := range strings.Lines(text) {
+		switch {
+		case columns == nil && strings.HasPrefix(line, "| "+first+" |"):
+			columns = cells(line)
+		case columns == nil || strings.HasPrefix(line, "|---"):
+		case !strings.HasPrefix(line, "|"):
+			return found
+		default:
+			row := map[string]string{}
+			for i, c := range cells(line) {
+				row[columns[i]] = c
+			}
+			found = append(found, row)
+		}
+	}
+	t.Fatalf("README.md has no table whose first column is %s, or nothing follows it", first)
+	return nil
+}
+
+// TestREADMESettingsTable: the README tells of every setting, of no other, and as it is.
+func TestREADMESettingsTable(t *testing.T) {
+	told := rows(t, readme(t), "flag")
+	table := settingsTable()
+	for i, s := range table {
+		at := slices.IndexFunc(told, func(row map[string]string) bool { return row["flag"] == "--"+s.flag() })
+		if at < 0 {
+			t.Errorf("README.md does not tell of --%s", s.flag())
+			continue
+		}
+		if at != i {
+			t.Errorf("--%s is row %d in README.md, and %d in settingsTable", s.flag(), at+1, i+1)
+		}
+		inFile := s.key
+		if s.key == configKey { // a file does not name files
+			inFile = ""
+		}
+		for column, want := range map[string]string{"environment": s.env(), "LocalStack's name": s.localstack, "in the file": inFile, "default": s.def} {
+			if got := told[at][column]; got != want {
+				t.Errorf("--%s: README.md has %q as its %s, want %q", s.flag(), got, column, want)
+			}
+		}
+		if told[at]["meaning"] == "" {
+			t.Errorf("--%s: README.md does not say what it means", s.flag())
+		}
+	}
+	if len(told) != len(table) {
+		t.Errorf("README.md tells of %d settings, there are %d", len(told), len(table))
+	}
+	// What may stand under a service is marked.
+	for _, s := range table {
+		marked := strings.Contains(readme(t), fmt.Sprintf("| `%s` ¹ |", s.key))
+		if marked != s.perService {
+			t.Errorf("%s may stand under a service: %v, README.md says %v", s.key, s.perService, marked)
+		}
+	}
+}
+
+// TestREADMEExitCodes: the README and --help tell of the exit codes there are.
+func TestREADMEExitCodes(t *testing.T) {
+	var told []string
+	for _, row := range rows(t, readme(t), "exit code") {
+		told = append(told, row["exit code"])
+	}
+	var want []string
+	for code := range exitTooLarge + 1 {
+		want = append(want, fmt.Sprint(code))
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("README.md tells of the exit codes %v, want %v", told, want)
+	}
+}

@@ -1,0 +1,466 @@
+// Package examples builds the examples as an author would and runs the modules in package host.
+package examples_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"github.com/torpor-run/torpor/host"
+	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/host/abi/record"
+	"github.com/torpor-run/torpor/tests/need"
+)
+
+var built = struct {
+	sync.Mutex
+	wasm map[string][]byte
+}{wasm: map[string][]byte{}}
+
+// cache is where package host keeps what it compiled for all tests.
+var cache string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if cache, err = os.MkdirTemp("", "torpor-sdk-go"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(cache)
+		return m.Run()
+	}())
+}
+
+// build builds the module of the program in dir, once for all tests.
+func build(t testing.TB, dir string) []byte {
+	t.Helper()
+	built.Lock()
+	defer built.Unlock()
+	if wasm := built.wasm[dir]; wasm != nil {
+		return wasm
+	}
+	out := filepath.Join(t.TempDir(), "module.wasm")
+	cmd := exec.Command(need.Program(t, "go"), "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "./"+dir)
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, msg)
+	}
+	wasm, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	built.wasm[dir] = wasm
+	return wasm
+}
+
+// costs keeps what the last call of a module took.
+type costs struct {
+	sync.Mutex
+	call map[string]host.CallCost // by operation
+}
+
+func (*costs) ModuleCompiled(string, time.Duration, error) {}
+
+func (c *costs) ModuleCalled(_, op string, cost host.CallCost) {
+	c.Lock()
+	defer c.Unlock()
+	c.call[op] = cost
+}
+
+func (c *costs) memory(op string) int64 {
+	c.Lock()
+	defer c.Unlock()
+	return c.call[op].Memory
+}
+
+// compile builds and compiles a module. What it logs goes to log.
+func compile(t testing.TB, dir string, log io.Writer) (*host.Module, *costs) {
+	t.Helper()
+	wasm := build(t, dir)
+	ctx := context.Background()
+	c := &costs{call: map[string]host.CallCost{}}
+	h, err := host.New(ctx, host.Config{CacheDir: filepath.Join(cache, "compiled"), Logger: slog.New(slog.NewTextHandler(log, nil)), Observer: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.Close(ctx) })
+	m, err := h.Compile(ctx, dir, wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, c
+}
+
+var call = abi.Call{Service: "tasks", Part: "store", Schema: 1, Time: 1_800_000_000_000_000_000}
+
+// collect is a record.Sink that keeps the bytes.
+type collect struct{ bytes.Buffer }
+
+func (c *collect) WriteBatch(b *record.Batch) error { c.Write(b.Data); return nil }
+
+func save(m *host.Module, native []byte) ([]byte, error) {
+	var out collect
+	err := m.Save(context.Background(), call, bytes.NewReader(native), &out)
+	return out.Bytes(), err
+}
+
+func load(m *host.Module, records []byte) ([]byte, error) {
+	var out bytes.Buffer
+	err := m.Load(context.Background(), call, record.NewReader(bytes.NewReader(records), 0), &out)
+	return out.Bytes(), err
+}
+
+// todoState is a small state of the to-do service, with what strings may hold.
+const todoState = `{"format":"todo","schema":1}
+{"id":"0001","list":"home","title":"Buy milk","assignee":"Ada Lovelace","due":"2026-05-01T18:00","priority":2,"done":false,"tags":["shop","food"]}
+{"id":"0002","list":"","title":"Say \"hi\" \u003cb\u003e \\ \n\u2028 Größe 漢字 😀","assignee":"","due":"","priority":0,"done":true,"tags":[]}
+{"tasks":2}
+`
+
+// Every example round trips in package host and says what it is.
+func TestExamplesInTheHost(t *testing.T) {
+	for _, e := range []struct{ name, native string }{
+		{"settings", "colour=green\nname=Ada = Lovelace\nzoom=\n"},
+		{"todo", todoState},
+	} {
+		t.Run(e.name, func(t *testing.T) {
+			m, _ := compile(t, e.name, t.Output())
+			d := m.Descriptor()
+			if d.Name != e.name || d.Schema != 1 || !slices.Equal(d.Reads, []uint64{1}) || !d.Canonical {
+				t.Errorf("descriptor %+v", d)
+			}
+			for range 2 { // the same twice
+				records, err := save(m, []byte(e.native))
+				if err != nil {
+					t.Fatal(err)
+				}
+				other, err := interpret(t, build(t, e.name), abi.ExportSave, []byte(e.native))
+				if err != nil || !bytes.Equal(other, records) {
+					t.Errorf("save in the interpreter gives %x, %v; compiled %x", other, err, records)
+				}
+				back, err := load(m, records)
+				if err != nil || string(back) != e.native {
+					t.Errorf("load gives %q, %v", back, err)
+				}
+				other, err = interpret(t, build(t, e.name), abi.ExportLoad, records)
+				if err != nil || !bytes.Equal(other, back) {
+					t.Errorf("load in the interpreter gives %q, %v", other, err)
+				}
+			}
+			for cut := 1; cut < len(e.native); cut += 13 { // natively every cut is tried
+				if e.name == "settings" && e.native[cut-1] == '\n' {
+					continue // whole lines are a sound state
+				}
+				_, err := save(m, []byte(e.native[:cut]))
+				var ge *host.GuestError
+				if !errors.As(err, &ge) || !errors.Is(err, abi.ErrCorrupt) || ge.Failure.Offset > uint64(cut) {
+					t.Fatalf("cut at %d: %v", cut, err)
+				}
+			}
+		})
+	}
+}
+
+func TestInspectInTheHost(t *testing.T) {
+	m, _ := compile(t, "todo", t.Output())
+	if ops := m.Descriptor().Operations; !slices.Equal(ops, []string{abi.OpSave, abi.OpLoad, abi.OpInspect}) {
+		t.Errorf("operations %v", ops)
+	}
+	records, err := save(m, []byte(todoState))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := m.Inspect(t.Context(), call, record.NewReader(bytes.NewReader(records), 0), &out); err != nil {
+		t.Fatal(err)
+	}
+	want := record.AppendMap(nil, 2)
+	want = record.AppendUint(record.AppendText(want, "tasks"), 2)
+	want = record.AppendUint(record.AppendText(want, "done"), 1)
+	if !bytes.Equal(out.Bytes(), want) {
+		t.Errorf("summary %x, want %x", out.Bytes(), want)
+	}
+	later := call
+	later.Schema = 2
+	err = m.Load(t.Context(), later, record.NewReader(bytes.NewReader(records), 0), io.Discard)
+	if !errors.Is(err, abi.ErrVersion) || !strings.Contains(err.Error(), "records of schema 2; this serializer reads schema 1") {
+		t.Errorf("load of schema 2: %v", err)
+	}
+}
+
+// What goes wrong in a guest is told as it happened.
+func TestTroubleInTheHost(t *testing.T) {
+	var log bytes.Buffer
+	m, _ := compile(t, "testdata/trouble", &log)
+	for _, c := range []struct {
+		native, want string
+		code         abi.Code
+	}{
+		{"ok\npanic on purpose\n", "save: the serializer panicked: on purpose in main.trouble.Save at main.go:", abi.CodeInternal},
+		{"nil\n", "the serializer panicked: runtime error: invalid memory address or nil pointer dereference in main.trouble.Save at main.go:", abi.CodeInternal},
+		{"index\n", "the serializer panicked: runtime error: index out of range [1] with length 0 in main.trouble.Save at main.go:", abi.CodeInternal},
+		{"ok\nerror gone\nok\n", "save: line 2: gone at a path (offset 14)", 64},
+		{"short\nok\n", "save: the serializer returned before its input had ended (offset 6)", abi.CodeInternal},
+		{"value x\n", `strconv.Atoi: parsing "x": invalid syntax`, abi.CodeInternal},
+	} {
+		_, err := save(m, []byte(c.native))
+		var ge *host.GuestError
+		if !errors.As(err, &ge) || ge.Code != c.code || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v; want code %d, %q", c.native, err, c.code, c.want)
+		}
+	}
+	// What a module allows itself beyond the SDK works as far as the sandbox goes.
+	records, err := save(m, []byte(`print {"b":1,"a":[2]}`+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back, err := load(m, records); err != nil || string(back) != "2027-01-15T08:00:00Z" {
+		t.Errorf("the wall clock shows %q, %v; want that of the call", back, err)
+	}
+	for _, line := range []string{"level=INFO msg=\"serializer: printed map[a:[2] b:1]\"", "level=WARN msg=\"serializer: logged 2027-01-15T08:00:00Z\""} {
+		if !strings.Contains(log.String(), line) {
+			t.Errorf("the log lacks %s:\n%s", line, &log)
+		}
+	}
+}
+
+// A value longer than every buffer leaves in fragments and comes back.
+func TestLongRecordsInTheHost(t *testing.T) {
+	m, c := compile(t, "testdata/trouble", t.Output())
+	native := "value 10\nvalue 65536\nvalue 3000000\nvalue 0\nlast\n"
+	records, err := save(m, []byte(native))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mem := c.memory(abi.OpSave); mem > 16<<20 {
+		t.Errorf("save of a value that it writes in pieces took %d bytes of memory", mem)
+	}
+	var scan record.Scanner
+	refs, err := scan.Scan(records, nil)
+	if err != nil || len(refs) != 5 {
+		t.Fatalf("%d records, %v", len(refs), err)
+	}
+	want := bytes.Repeat([]byte{1}, 10)
+	want = append(want, bytes.Repeat([]byte{2}, 65536)...)
+	want = append(want, bytes.Repeat([]byte{3}, 3000000)...)
+	want = append(want, "last\n"...)
+	back, err := load(m, records)
+	if err != nil || !bytes.Equal(back, want) {
+		t.Errorf("load gives %d bytes, %v; want %d", len(back), err, len(want))
+	}
+}
+
+// A guest's memory follows the longest record, not the state and not the garbage it makes.
+func TestMemoryStaysBounded(t *testing.T) {
+	size := 200 << 20
+	if testing.Short() {
+		size = 10 << 20
+	}
+	m, c := compile(t, "todo", t.Output())
+	line := taskLine(1000)
+	in := newTasks(line, size/len(line))
+	pipe := make(batches, 4)
+	saved := make(chan error, 1)
+	go func() {
+		defer close(pipe)
+		saved <- m.Save(t.Context(), call, in, pipe)
+	}()
+	out := sha256.New()
+	if err := m.Load(t.Context(), call, pipe, out); err != nil {
+		t.Error(err)
+		for range pipe { // so that save comes to its end
+		}
+	}
+	if err := <-saved; err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.Sum(nil), in.sum.Sum(nil); !bytes.Equal(got, want) {
+		t.Errorf("load gave back other bytes than save was given")
+	}
+	for _, op := range []string{abi.OpSave, abi.OpLoad} {
+		if mem := c.memory(op); mem == 0 || mem > 16<<20 {
+			t.Errorf("%s of %d MB took %d bytes of memory", op, size>>20, mem)
+		}
+	}
+
+	m, c = compile(t, "testdata/trouble", t.Output())
+	if _, err := save(m, fmt.Appendf(nil, "garbage %d\n", size>>22)); err != nil {
+		t.Fatal(err)
+	}
+	if mem := c.memory(abi.OpSave); mem > 32<<20 {
+		t.Errorf("a call that made %d MB of garbage took %d bytes of memory", size>>22, mem)
+	}
+}
+
+// batches hands the records of one call to another.
+type batches chan *record.Batch
+
+func (c batches) WriteBatch(b *record.Batch) error { c <- b.Clone(); return nil }
+
+func (c batches) ReadBatch() (*record.Batch, error) {
+	if b, ok := <-c; ok {
+		return b, nil
+	}
+	return nil, io.EOF
+}
+
+// taskLine is the line of a task with a title of so many bytes.
+func taskLine(title int) string {
+	const words = "Take the bicycle to the shop and ask about the squeaking front brake. "
+	return `{"id":"000000000000","list":"household","title":"` + strings.Repeat(words, title/len(words)+1)[:title] +
+		`","assignee":"Ada Lovelace","due":"2026-05-01T18:00","priority":2,"done":false,"tags":["errands","bicycle","Größe 28\"","spring"]}` + "\n"
+}
+
+// tasks is a state of the to-do service, made while it is read.
+type tasks struct {
+	n, next int // lines
+	line    []byte
+	pending []byte
+	sum     hash.Hash // of what was read
+}
+
+// newTasks is a state of n tasks, which are like line but for their ids.
+func newTasks(line string, n int) *tasks {
+	return &tasks{n: n, line: []byte(line), sum: sha256.New()}
+}
+
+func (s *tasks) Read(p []byte) (int, error) {
+	n := 0
+	for n < len(p) {
+		if len(s.pending) == 0 {
+			switch s.next++; {
+			case s.next == 1:
+				s.pending = []byte(`{"format":"todo","schema":1}` + "\n")
+			case s.next <= s.n+1:
+				const firstDigit, digits = len(`{"id":"`), 12
+				for i := firstDigit + digits - 1; ; i-- {
+					if s.line[i]++; s.line[i] <= '9' {
+						break
+					}
+					s.line[i] = '0'
+				}
+				s.pending = s.line
+			case s.next == s.n+2:
+				s.pending = fmt.Appendf(nil, `{"tasks":%d}`+"\n", s.n)
+			case n == 0:
+				return 0, io.EOF
+			default:
+				s.sum.Write(p[:n])
+				return n, nil
+			}
+		}
+		c := copy(p[n:], s.pending)
+		s.pending = s.pending[c:]
+		n += c
+	}
+	s.sum.Write(p)
+	return n, nil
+}
+
+// interpret runs an export in wazero's interpreter, which shares no code with its compiler.
+func interpret(t *testing.T, wasm []byte, export string, input []byte) ([]byte, error) {
+	t.Helper()
+	ctx := t.Context()
+	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
+	defer r.Close(ctx)
+	var out []byte
+	var failed error
+	b := r.NewHostModuleBuilder(abi.Namespace)
+	memory := func(m api.Module, at, size uint32) []byte {
+		p, ok := m.Memory().Read(at, size)
+		if !ok {
+			panic("outside the guest's memory")
+		}
+		return p
+	}
+	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, buf, size uint32) int64 {
+		n := copy(memory(m, buf, size), input)
+		if input = input[n:]; len(input) == 0 {
+			return int64(n) | abi.NextEnd
+		}
+		return int64(n)
+	}).Export(abi.ImportNext)
+	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, p, size, _ uint32) int32 {
+		out = append(out, memory(m, p, size)...)
+		return abi.EmitOK
+	}).Export(abi.ImportEmit)
+	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, buf, size uint32) int32 {
+		arg := record.AppendUint(record.AppendText(record.AppendMap(nil, 1), "schema"), 1)
+		if int(size) >= len(arg) {
+			copy(memory(m, buf, uint32(len(arg))), arg)
+		}
+		return int32(len(arg))
+	}).Export(abi.ImportArg)
+	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, code int32, p, size uint32) {
+		failed = fmt.Errorf("code %d: %x", code, memory(m, p, size))
+	}).Export(abi.ImportFail)
+	b.NewFunctionBuilder().WithFunc(func(int32, uint32, uint32) {}).Export(abi.ImportLog)
+	if _, err := b.Instantiate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	wasi_snapshot_preview1.MustInstantiate(ctx, r)
+	m, err := r.InstantiateWithConfig(ctx, wasm, wazero.NewModuleConfig().WithStartFunctions(abi.ExportInitialize))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.ExportedFunction(export).Call(ctx); err != nil {
+		return nil, err
+	}
+	return out, failed
+}
+
+// BenchmarkTodo runs the to-do serializer through package host, on a state of 10 MB.
+func BenchmarkTodo(b *testing.B) {
+	ctx := context.Background()
+	b.Logf("todo.wasm has %d bytes", len(build(b, "todo")))
+	m, c := compile(b, "todo", b.Output())
+	line := taskLine(70)
+	state, err := io.ReadAll(newTasks(line, 10_000_000/len(line)))
+	if err != nil {
+		b.Fatal(err)
+	}
+	records, err := save(m, state)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("save", func(b *testing.B) {
+		b.SetBytes(int64(len(state)))
+		for b.Loop() {
+			if err := m.Save(ctx, call, bytes.NewReader(state), discard{}); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(c.memory(abi.OpSave))/(1<<20), "guest-MiB")
+	})
+	b.Run("load", func(b *testing.B) {
+		b.SetBytes(int64(len(state)))
+		for b.Loop() {
+			if err := m.Load(ctx, call, record.NewReader(bytes.NewReader(records), 0), io.Discard); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(c.memory(abi.OpLoad))/(1<<20), "guest-MiB")
+	})
+}
+
+type discard struct{}
+
+func (discard) WriteBatch(*record.Batch) error { return nil }
