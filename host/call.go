@@ -292,8 +292,11 @@ func (r *running) breach(reason string, sentinel error) error {
 
 // trapped reports what made a guest function end by itself.
 func (r *running) trapped(export string, err error) {
+	logger := r.module.host.logger.With("module", r.module.name, "op", r.op, "error", err)
+	reason, _, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
 	if r.inside != "" { // wazero catches what the caller's reader, writer, source or sink panics with
-		r.fail(fmt.Errorf("serializer %s: %s: panic while the host was %s: %v", r.module.name, r.op, r.inside, err))
+		r.fail(fmt.Errorf("serializer %s: %s: panic while the host was %s: %s", r.module.name, r.op, r.inside, reason))
+		logger.Error("panic under a serializer's call")
 		return
 	}
 	if r.failure != nil { // a panic handler's fail, then its trap
@@ -305,9 +308,8 @@ func (r *running) trapped(export string, err error) {
 		r.fail(r.breach(fmt.Sprintf("%s ended the process with exit code %d", export, exit.ExitCode()), nil))
 		return
 	}
-	reason, _, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
 	r.fail(r.breach(fmt.Sprintf("%s trapped: %s", export, reason), nil))
-	r.module.host.logger.Debug("serializer trapped", "module", r.module.name, "op", r.op, "error", err)
+	logger.Debug("serializer trapped")
 }
 
 // abort ends the guest from inside a host function.

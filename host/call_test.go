@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -37,8 +38,8 @@ func TestBreaches(t *testing.T) {
 		reason   string // %s is the export
 	}{
 		{"a trap", nil, nil, unreachable, nil, "%s trapped: wasm error: unreachable"},
-		{"a division by zero", nil, nil, seq(constI32(1), constI32(0), code{0x6d}), nil, "%s trapped: wasm error: integer divide by zero"},
-		{"a load outside memory", nil, nil, seq(constI32(-4), code{0x28, 2, 0}), nil, "%s trapped: wasm error: out of bounds memory access"},
+		{"a division by zero", nil, nil, seq(constI32(1), constI32(0), divS32), nil, "%s trapped: wasm error: integer divide by zero"},
+		{"a load outside memory", nil, nil, seq(constI32(-4), loadI32), nil, "%s trapped: wasm error: out of bounds memory access"},
 		{"a trap after the output", nil, good, seq(drain, emitFrom(textAt, len(good)), unreachable), nil, "%s trapped: wasm error: unreachable"},
 		{"a result of 7", nil, nil, seq(drain, constI32(7)), nil, "%s returned 7 without saying why"},
 		{"a result of -1", nil, nil, seq(drain, constI32(-1)), nil, "%s returned -1 without saying why"},
@@ -298,7 +299,8 @@ func batchOf(t testing.TB, data []byte) *record.Batch {
 
 // A panic in the caller's own code is not taken for the module's.
 func TestPanicsOfInputAndOutput(t *testing.T) {
-	h := newHost(t, host.Config{})
+	j := &journal{}
+	h := newHost(t, host.Config{Logger: j.logger()})
 	good := oneRecord("k")
 	m := compile(t, h, newGuest().has(textAt, good).does(abi.ExportSave, drain, emitFrom(textAt, len(good)), constI32(0)).bytes())
 	for what, err := range map[string]error{
@@ -309,9 +311,12 @@ func TestPanicsOfInputAndOutput(t *testing.T) {
 		"writing its output": m.Save(t.Context(), abi.Call{}, bytes.NewReader(nil), sinkFunc(func(*record.Batch) error { panic("no room in the ark") })),
 	} {
 		var me *host.ModuleError
-		if err == nil || errors.As(err, &me) || !strings.Contains(err.Error(), "panic while the host was "+what) {
+		if err == nil || errors.As(err, &me) || !strings.Contains(err.Error(), "panic while the host was "+what) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+	if lines := j.containing("panic under a serializer's call"); len(lines) != 2 || !strings.Contains(lines[0]+lines[1], "call_test.go") {
+		t.Errorf("the log does not say where: %q", lines)
 	}
 }
 
@@ -439,32 +444,29 @@ func TestArg(t *testing.T) {
 	}
 }
 
-// The upper halves of i32 arguments are undefined in wazero: none may reach the host's arithmetic.
-func TestArgumentsFromWideNumbers(t *testing.T) {
+// wazero leaves in the upper half of an i32 argument's slot what was there, such as the bits of next's
+// last result: none of it may reach the host's arithmetic.
+func TestArgumentsAfterNext(t *testing.T) {
 	j := &journal{}
 	h := newHost(t, host.Config{Logger: j.logger()})
 	f := cborOf(abi.Failure{Msg: "m"})
-	// By way of memory, so that the compiler cannot know the number.
-	wide := func(n int) code {
-		const at = 64
-		return seq(constI32(at), constI64(int64(n)|0x7fff_ffff<<32), storeI64, constI32(at), loadI64, wrap)
-	}
 	good := oneRecord("k")
+	n := constI32
+	before := seq(n(bufferAt), n(16), call(next), drop) // leaves the bit that says end
 	m := compile(t, h, newGuest().has(textAt, f).has(textAt+100, good).
-		does(abi.ExportSave,
-			wide(abi.LogWarn), wide(textAt+1), wide(4), call(logLine),
-			wide(bufferAt), wide(0x1000), call(arg), drop,
-			loop(wide(bufferAt), wide(16), call(next), constI64(abi.NextEnd), and64, eqz64),
-			wide(textAt+100), wide(3), wide(1), call(emit), drop,
-			wide(textAt+103), wide(len(good)-3), wide(0), call(emit), drop,
-			constI64(1<<40), wrap).
-		does(abi.ExportLoad, wide(2), wide(textAt), wide(len(f)), call(fail), wide(2)).bytes())
+		does(abi.ExportSave, drain,
+			before, n(abi.LogWarn), n(textAt+1), n(4), call(logLine),
+			before, n(bufferAt), n(0x1000), call(arg), drop,
+			before, n(textAt+100), n(3), n(1), call(emit), drop,
+			before, n(textAt+103), n(int32(len(good)-3)), n(0), call(emit), drop,
+			n(0)).
+		does(abi.ExportLoad, drain, before, n(2), n(textAt), n(int32(len(f))), call(fail), n(2)).bytes())
 	out, err := perform(t.Context(), m, abi.OpSave, []byte("input"))
 	if err != nil || !bytes.Equal(out, good) {
 		t.Errorf("%q, %v", out, err)
 	}
-	if lines := j.containing("serializer: cmsg"); len(lines) != 1 || !strings.Contains(lines[0], "level=WARN") {
-		t.Errorf("%q", lines)
+	if lines := j.containing("serializer: cmsg\""); len(lines) != 1 || !strings.Contains(lines[0], "level=WARN") {
+		t.Errorf("%q", j.containing("serializer"))
 	}
 	_, err = perform(t.Context(), m, abi.OpLoad, nil)
 	var ge *host.GuestError
@@ -750,8 +752,8 @@ func TestMemoryLimit(t *testing.T) {
 	h := newHost(t, host.Config{Limits: host.Limits{MemoryBytes: limit}, Observer: watch})
 	// Grows by a page at a time until it cannot, and emits the pages it has as a byte.
 	m := compile(t, h, newGuest().does(abi.ExportLoad, drain,
-		loop(constI32(1), growMemory, constI32(-1), code{0x47}), // i32.ne
-		constI32(textAt), code{0x3f, 0}, storeI32,
+		loop(constI32(1), growMemory, constI32(-1), ne32),
+		constI32(textAt), sizeMemory, storeI32,
 		emitFrom(textAt, 4), constI32(0)).bytes())
 	out, err := perform(t.Context(), m, abi.OpLoad, nil)
 	if err != nil || len(out) != 4 || int(out[0]) != limit>>16 {
@@ -761,7 +763,7 @@ func TestMemoryLimit(t *testing.T) {
 		t.Errorf("cost %+v", c)
 	}
 	// One that asks for 4 GiB gets nothing, and may go on.
-	m = compile(t, h, newGuest().does(abi.ExportLoad, drain, constI32(math.MaxInt32), growMemory, constI32(1), code{0x6a}).bytes())
+	m = compile(t, h, newGuest().does(abi.ExportLoad, drain, constI32(math.MaxInt32), growMemory, constI32(1), add32).bytes())
 	if _, err := perform(t.Context(), m, abi.OpLoad, nil); err != nil {
 		t.Error(err)
 	}
@@ -774,6 +776,28 @@ func TestMemoryLimit(t *testing.T) {
 		if out, err := perform(t.Context(), m, abi.OpLoad, nil); err != nil || out[0] != 0 {
 			t.Errorf("% x, %v", out, err)
 		}
+	}
+}
+
+// A call's memory is gone with it.
+func TestCallsLeaveNoMemory(t *testing.T) {
+	h := newHost(t, host.Config{})
+	m := compile(t, h, newGuest().bytes())
+	heap := func() int64 {
+		var s runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&s)
+		return int64(s.HeapAlloc)
+	}
+	before := heap()
+	const calls = 1000
+	for range calls {
+		if _, err := perform(t.Context(), m, abi.OpInspect, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if grown := heap() - before; grown > calls*memoryBytes/10 {
+		t.Errorf("%d calls with %d bytes of memory each leave %d bytes", calls, memoryBytes, grown)
 	}
 }
 

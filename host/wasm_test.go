@@ -42,7 +42,6 @@ func constI64(v int64) code { return append(code{0x42}, leb128(v)...) }
 func call(f int) code       { return append(code{0x10}, uleb128(uint64(f))...) }
 func get(local int) code    { return append(code{0x20}, uleb128(uint64(local))...) }
 func set(local int) code    { return append(code{0x21}, uleb128(uint64(local))...) }
-func tee(local int) code    { return append(code{0x22}, uleb128(uint64(local))...) }
 
 // loop runs body again and again for as long as it leaves something other than 0.
 func loop(body ...code) code {
@@ -51,20 +50,20 @@ func loop(body ...code) code {
 
 var (
 	unreachable = code{0x00}
-	ret         = code{0x0f}
 	drop        = code{0x1a}
 	storeI32    = code{0x36, 2, 0} // address, value
 	storeI64    = code{0x37, 0, 0}
-	loadI64     = code{0x29, 0, 0}
+	loadI32     = code{0x28, 2, 0}
+	sizeMemory  = code{0x3f, 0}
 	growMemory  = code{0x40, 0}
+	ne32        = code{0x47}
+	add32       = code{0x6a}
+	divS32      = code{0x6d}
 	eqz64       = code{0x50}
-	eq32        = code{0x46}
-	or64        = code{0x84}
+	and32       = code{0x71}
 	and64       = code{0x83}
 	shrU64      = code{0x88}
-	add64       = code{0x7c}
 	wrap        = code{0xa7} // i64 to i32
-	extendU     = code{0xad} // i32 to i64
 )
 
 // fn is one function of a guest.
@@ -92,16 +91,14 @@ type data struct {
 
 // guest is a module under construction.
 type guest struct {
-	imports  []imported
-	table    []byte // a table's type; nil for none
-	memory   []byte // the memory's limits; nil for none
-	globals  [][]byte
-	exports  map[string]byte // of the memory (2) or other things with index 0
-	funcs    []fn
-	start    int // index of the start function; 0 for none
-	elements []byte
-	data     []data
-	custom   map[string][]byte
+	imports []imported
+	memory  []byte // the memory's limits; nil for none
+	globals [][]byte
+	exports map[string]byte // of the memory (2) or other things with index 0
+	funcs   []fn
+	start   int // index of the start function; 0 for none
+	data    []data
+	custom  map[string][]byte
 }
 
 // Indices of the functions every guest of newGuest imports.
@@ -218,7 +215,7 @@ func logFrom(level, at, n int) code {
 func echo(n int, fragments bool) code {
 	flags := constI32(0)
 	if fragments {
-		flags = seq(get(0), constI64(33), shrU64, wrap, constI32(1), code{0x71}) // and
+		flags = seq(get(0), constI64(33), shrU64, wrap, constI32(1), and32)
 	}
 	return loop(
 		constI32(bufferAt), constI32(int32(n)), call(next), set(0),
@@ -279,9 +276,6 @@ func (g *guest) bytes() []byte {
 	section(1, vectorOf(types))
 	section(2, vectorOf(imports))
 	section(3, vectorOf(functions))
-	if g.table != nil {
-		section(4, vectorOf([][]byte{g.table}))
-	}
 	if g.memory != nil {
 		section(5, vectorOf([][]byte{g.memory}))
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -42,7 +43,8 @@ func New(cfg Config) http.Handler {
 	// Echo's own answers (no such route, wrong method) take the form of all other errors.
 	e.HTTPErrorHandler = func(err error, c echo.Context) {
 		status := http.StatusInternalServerError
-		if he, ok := err.(*echo.HTTPError); ok {
+		var he *echo.HTTPError
+		if errors.As(err, &he) {
 			status = he.Code
 		}
 		writeError(c.Response(), status, strings.ToLower(strings.ReplaceAll(http.StatusText(status), " ", "_")),

@@ -149,6 +149,7 @@ func newCodec() (codec, error) {
 		TimeTag:       cbor.EncTagRequired,
 		ShortestFloat: cbor.ShortestFloat16,
 		IndefLength:   cbor.IndefLengthForbidden,
+		NilContainers: cbor.NilContainerAsEmpty, // a state without records has no runs, not null
 	}.EncMode()
 	if err != nil {
 		return codec{}, fmt.Errorf("statefile: cbor encoder: %w", err)
@@ -162,6 +163,8 @@ func newCodec() (codec, error) {
 		DupMapKey:        cbor.DupMapKeyEnforcedAPF,
 		TimeTag:          cbor.DecTagRequired,
 		TextUnmarshaler:  cbor.TextUnmarshalerNone,
+		// "Service" is a key this version does not know, not another spelling of "service".
+		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
 	}.DecMode()
 	if err != nil {
 		return codec{}, fmt.Errorf("statefile: cbor decoder: %w", err)
@@ -234,13 +237,14 @@ func checkNames(h Header) error {
 	if h.Generation == 0 {
 		return errors.New("generation 0: generations are numbered from 1")
 	}
-	switch h.Compression {
-	case CompressionNone, CompressionZstd:
-		return nil
-	default:
-		return fmt.Errorf("compression %q; this version knows %q and %q", h.Compression, CompressionNone, CompressionZstd)
+	if h.Compression == "" {
+		return errors.New("no compression")
 	}
+	return nil
 }
+
+// knownCompression reports whether this program can read and write chunks compressed so.
+func knownCompression(c string) bool { return c == CompressionNone || c == CompressionZstd }
 
 // maxChunkBytes is the most a chunk's records may take: cuts come at maxChunk, behind a record.
 func maxChunkBytes(maxRecord int) int {

@@ -146,6 +146,11 @@ func (f *File) decodeIndex(c codec, index []byte, at int64, header []byte) error
 	if sum := sha256.Sum256(header); !bytes.Equal(sum[:], x.Header) {
 		return f.corrupt(0, "the header's SHA-256 differs from the one in the index")
 	}
+	// From here on the header is known to be what was written: what this program does not know in it is
+	// of a later one, and no damage.
+	if !knownCompression(f.header.Compression) {
+		return f.unknown(0, fmt.Sprintf("the chunks' compression is %q", f.header.Compression))
+	}
 	if x.Previous != 0 {
 		return f.unknown(at, "the index refers to a part of the file before it")
 	}
@@ -170,8 +175,12 @@ func (f *File) decodeIndex(c codec, index []byte, at int64, header []byte) error
 	if next != uint64(at) {
 		return f.corrupt(at, fmt.Sprintf("the chunks end at %d, the index begins at %d", next, at))
 	}
+	if len(x.Runs) > MaxRuns || f.info.Chunks > MaxChunks {
+		return &FileError{File: f.name, Offset: at, Err: abi.ErrTooLarge,
+			Reason: fmt.Sprintf("%d runs of %d chunks; the limits are %d and %d", len(x.Runs), f.info.Chunks, MaxRuns, MaxChunks)}
+	}
 	f.info.Root = rootDigest(x.Runs)
-	if !bytes.Equal(f.info.Root[:], x.Root) || f.info.Records != x.Records || f.info.Raw != x.Raw || len(x.Runs) > MaxRuns {
+	if !bytes.Equal(f.info.Root[:], x.Root) || f.info.Records != x.Records || f.info.Raw != x.Raw {
 		return f.corrupt(at, "the index's root digest or counts differ from its chunks")
 	}
 	f.runs = x.Runs
@@ -347,6 +356,9 @@ func (r *RecordReader) read(c placed, b *record.Batch) error {
 		return f.corrupt(at, "the chunk's SHA-256 differs from the one in the index")
 	}
 	refs, err := r.scan.Scan(raw, b.Refs[:0])
+	if errors.Is(err, abi.ErrTooLarge) { // sound, from a writer with wider limits
+		return &FileError{File: f.name, Offset: at, Err: abi.ErrTooLarge, Reason: err.Error()}
+	}
 	if err != nil {
 		return f.corrupt(at, fmt.Sprintf("the chunk is what was written, but not records: %v", err))
 	}

@@ -48,6 +48,9 @@ func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	if err := checkNames(h); err != nil {
 		return nil, fmt.Errorf("state file header of %s/%s: %w", h.Service, h.Part, err)
 	}
+	if !knownCompression(h.Compression) {
+		return nil, fmt.Errorf("state file header of %s/%s: compression %q; this version knows %q and %q", h.Service, h.Part, h.Compression, CompressionNone, CompressionZstd)
+	}
 	c, err := newCodec()
 	if err != nil {
 		return nil, err

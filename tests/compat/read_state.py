@@ -74,12 +74,16 @@ class Pairs(list):
 class Decoder:
     """Decodes items from data; offsets in errors count from base."""
 
-    def __init__(self, data, base, nesting, shortest, utf8, limits):
+    def __init__(self, data, base, nesting, shortest, utf8, limits, beyond="corrupt"):
         self.data, self.base, self.at = data, base, 0
+        self.beyond = beyond  # the kind of error when a limit of an item is passed
         self.nesting, self.shortest, self.utf8, self.limits = nesting, shortest, utf8, limits
 
     def error(self, message):
         return corrupt(self.base + self.at, message)
+
+    def limit(self, message):
+        return Refused(self.beyond, self.base + self.at, message)
 
     def take(self, size):
         if size > len(self.data) - self.at:
@@ -121,7 +125,7 @@ class Decoder:
             depth += 1
             if depth > self.nesting:
                 self.at = start
-                raise self.error("nested deeper than %d" % self.nesting)
+                raise self.limit("nested deeper than %d" % self.nesting)
         if major == UINT:
             return argument
         if major == NINT:
@@ -259,8 +263,8 @@ class StateFile:
             raise corrupt(0, "the header lacks service, part, generation or the serializer's name")
         if len(s.get("sha256", b"")) != 32:
             raise corrupt(0, "the serializer's digest is not of 32 bytes")
-        if h.get("compression") not in ("none", "zstd"):
-            raise corrupt(0, "compression %r" % h.get("compression"))
+        if not h.get("compression"):
+            raise corrupt(0, "the header lacks the compression")
         self.compression = h["compression"]
         self.header = {"format": h["torpor"], "service": h["service"], "part": h["part"], "generation": h["generation"],
                        "created": created.item, "compression": self.compression,
@@ -282,7 +286,9 @@ class StateFile:
             runs.append(run)
         if hashlib.sha256(header).digest() != x.get("header"):
             raise corrupt(0, "the header's SHA-256 differs")
-        if x.get("previous", 0) != 0:  # step 9
+        if self.compression not in ("none", "zstd"):  # step 9
+            raise Refused("version", 0, "compression %r" % self.compression)
+        if x.get("previous", 0) != 0:
             raise Refused("version", at, "previous is not 0")
         end, records, raw, root = len(header), 0, 0, hashlib.sha256()
         self.chunks = []
@@ -300,7 +306,9 @@ class StateFile:
                 root.update(struct.pack(">I", len(partition)) + partition + digest)
         if end != at:  # step 10
             raise corrupt(at, "the chunks do not end where the index begins")
-        if root.digest() != x.get("root") or records != x.get("records", 0) or raw != x.get("raw", 0) or len(runs) > MAX_RUNS:
+        if len(runs) > MAX_RUNS or len(self.chunks) > MAX_ELEMENTS:
+            raise Refused("too_large", at, "%d runs of %d chunks" % (len(runs), len(self.chunks)))
+        if root.digest() != x.get("root") or records != x.get("records", 0) or raw != x.get("raw", 0):
             raise corrupt(at, "root digest or counts differ")
         self.index = {"records": records, "raw": raw, "root": root.hexdigest(), "chunks": len(self.chunks), "runs": len(runs)}
 
@@ -327,7 +335,7 @@ class StateFile:
         return out
 
     def split(self, raw, at):
-        d = Decoder(raw, at, MAX_VALUE_NESTING, True, False, (MAX_RECORD, MAX_RECORD))
+        d = Decoder(raw, at, MAX_VALUE_NESTING, True, False, (MAX_RECORD, MAX_RECORD), "too_large")
         out = []
         while d.at < len(raw):
             start = d.at
@@ -339,14 +347,16 @@ class StateFile:
             key_end = d.at
             value = d.item()
             if d.at - start > MAX_RECORD:
-                raise d.error("a record of %d bytes" % (d.at - start))
+                raise d.limit("a record of %d bytes" % (d.at - start))
             out.append((partition, key.decode() if major == TEXT else key, value, raw[start:d.at], raw[key_at:key_end]))
         return out
 
     def string(self, d, what, majors, limit):
         major, _, size = d.head()
-        if major not in majors or size > limit:
-            raise d.error("no %s, or too long a one" % what)
+        if major not in majors:
+            raise d.error("no %s" % what)
+        if size > limit:
+            raise d.limit("a %s of %d bytes" % (what, size))
         content = bytes(d.take(size))
         if major == TEXT:
             try:

@@ -40,7 +40,6 @@ type Host struct {
 	ended  bool
 	out    bytes.Buffer
 	open   int // where in out the fragments of an open record begin; -1: none is open
-	emits  int
 	fail   *torpor.Error
 	breach error // what a real host would end the call for
 	lines  []string

@@ -51,26 +51,32 @@ func (a *arena) bytes(p []byte) []byte {
 	return a.content[start:len(a.content):len(a.content)]
 }
 
-// version moves v to memory that stays, with a copy of inline as its content. split says that its
-// content is still to come.
-func (a *arena) version(v version, inline []byte, split bool) *version {
-	if split || len(inline) > arenaMax {
-		own := new(version)
-		*own = v
-		if !split {
-			own.body = body{bytes.Clone(inline)}
-		}
-		return own
-	}
+// version gives a version to be filled and then kept.
+func (a *arena) version() *version {
 	if len(a.versions) == cap(a.versions) {
 		next := grown(cap(a.versions), minArenaVersions, maxArenaVersions)
 		a.versions = make([]version, 0, next)
 		a.pieces = make([][]byte, 0, next)
 	}
+	a.versions = a.versions[:len(a.versions)+1]
+	return &a.versions[len(a.versions)-1]
+}
+
+// keep gives v, the last that version gave, a copy of inline as its content, and says where v is from
+// then on. split says that its content is still to come.
+func (a *arena) keep(v *version, inline []byte, split bool) *version {
+	if split || len(inline) > arenaMax {
+		own := new(version)
+		*own, *v = *v, version{}
+		a.versions = a.versions[:len(a.versions)-1]
+		if !split {
+			own.body = body{bytes.Clone(inline)}
+		}
+		return own
+	}
 	if n := len(a.pieces); len(inline) > 0 {
 		a.pieces = append(a.pieces, a.bytes(inline))
 		v.body = a.pieces[n : n+1 : n+1]
 	}
-	a.versions = append(a.versions, v)
-	return &a.versions[len(a.versions)-1]
+	return v
 }

@@ -181,14 +181,14 @@ func refusedHeader(header http.Header) string {
 			lower == "x-amz-write-offset-bytes", lower == "x-amz-rename-source":
 			return name
 		case strings.HasPrefix(name, checksumHeader):
-			switch algorithm := lower[len(checksumHeader):]; algorithm {
+			switch what := lower[len(checksumHeader):]; what {
 			case "algorithm", "type", "mode":
 			default:
-				if checksumSize(algorithm) == 0 {
+				if algorithmOf(what) == 0 {
 					return name
 				}
 			}
-		case lower == "x-amz-trailer" && strings.HasPrefix(strings.ToLower(values[0]), strings.ToLower(checksumHeader)) && checksumOf(header) == "":
+		case lower == "x-amz-trailer" && strings.HasPrefix(strings.ToLower(values[0]), strings.ToLower(checksumHeader)) && checksumOf(header) == 0:
 			return name + ": " + values[0]
 		}
 	}

@@ -62,14 +62,14 @@ func (q *request) newVersion() (*version, error) {
 func (q *request) content(input io.Reader, size int64) (v version, err error) {
 	var checks []hash.Hash
 	algorithm := checksumOf(q.r.Header)
-	if algorithm != "" {
-		checks = append(checks, newChecksum(algorithm))
+	if algorithm != 0 {
+		checks = append(checks, algorithm.hash())
 	}
 	v.size = size
 	if v.body, v.md5, err = readBody(input, size, checks...); err != nil {
 		return v, err
 	}
-	if algorithm != "" {
+	if algorithm != 0 {
 		if v.checksum, err = verifyChecksum(algorithm, checks[0], q.r.Header, q.trailer); err != nil {
 			return v, err
 		}

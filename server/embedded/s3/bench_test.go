@@ -24,7 +24,7 @@ func benchService(tb testing.TB, n int) *Service {
 	}
 	for i := range n {
 		data := bytes.Repeat([]byte{byte(i), byte(i >> 8), byte(i >> 16), 'x'}, benchBytes/4)
-		v := &version{size: benchBytes, md5: md5.Sum(data), body: body{data}, checksum: checksum{algorithm: "crc32", sum: [32]byte{byte(i), 2, 3, 4}},
+		v := &version{size: benchBytes, md5: md5.Sum(data), body: body{data}, checksum: checksum{algorithm: algorithmCRC32, sum: [32]byte{byte(i), 2, 3, 4}},
 			attrs: []pair{{"content-type", "application/octet-stream"}, {"x-amz-meta-origin", "bench"}}}
 		if _, err := s.putObject("bench", fmt.Sprintf("folder-%03d/object-%08d", i/1000, i), v, conditions{}); err != nil {
 			tb.Fatal(err)

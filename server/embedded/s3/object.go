@@ -199,7 +199,7 @@ func (b body) reader() io.Reader {
 // sum is the MD5 of the content.
 func (b body) sum() (sum [md5.Size]byte) {
 	h := md5.New()
-	b.WriteTo(h) // a hash takes everything
+	_, _ = b.WriteTo(h) // a hash takes everything
 	h.Sum(sum[:0])
 	return sum
 }

@@ -54,6 +54,11 @@ func (q *request) answer() error {
 	if q.query, err = url.ParseQuery(q.r.URL.RawQuery); err != nil {
 		return fault(gofakes3.ErrInvalidURI, "", "Couldn't parse the specified URI.")
 	}
+	for name, values := range q.query {
+		if hoisted(name) && q.r.Header.Get(name) == "" {
+			q.r.Header.Set(name, values[0])
+		}
+	}
 	if name := refusedHeader(q.r.Header); name != "" {
 		return notImplemented("The header " + name)
 	}
@@ -280,6 +285,19 @@ func (q *request) subresource() (string, error) {
 func harmless(name string) bool {
 	lower := strings.ToLower(name)
 	return strings.HasPrefix(lower, "x-amz-") || lower == "x-id" || name == "AWSAccessKeyId" || name == "Signature" || name == "Expires"
+}
+
+// hoisted reports whether a query parameter stands for the header of its name, as in URLs that are
+// signed for later use. Parameters of the signature itself do not. Nor does a checksum: who signs the
+// URL has not seen what will be put.
+func hoisted(name string) bool {
+	lower := strings.ToLower(name)
+	switch lower {
+	case "x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-expires", "x-amz-signedheaders", "x-amz-signature",
+		"x-amz-security-token", "x-amz-content-sha256", "x-amz-user-agent":
+		return false
+	}
+	return strings.HasPrefix(lower, "x-amz-") && !strings.HasPrefix(lower, strings.ToLower(checksumHeader))
 }
 
 // headBucket answers HEAD of a bucket.

@@ -272,8 +272,8 @@ const (
 	fieldOrder
 	fieldDeleted
 	fieldParts
-	fieldChecksum // and the following, one for each of checksumAlgorithms
-	fieldMeta     = fieldChecksum + 5
+	fieldChecksum // and the following, one for each algorithm
+	fieldMeta     = fieldChecksum + int(algorithmEnd-algorithmCRC32)
 	fieldTags     = fieldMeta + 1
 	fieldBody     = fieldMeta + 2
 	fieldPieces   = fieldMeta + 3
@@ -281,15 +281,15 @@ const (
 
 func versionFields() []string {
 	fields := []string{"size", "md5", "modified", "version", "order", "deleted", "parts"}
-	for _, algorithm := range checksumAlgorithms() {
-		fields = append(fields, algorithm)
+	for a := algorithmCRC32; a < algorithmEnd; a++ {
+		fields = append(fields, a.String())
 	}
 	return append(fields, "meta", "tags", "body", "pieces")
 }
 
 // version reads the value of a version's record.
 func (r *stateReader) version(b *restored, key string) (*version, string) {
-	var v version
+	v := r.arena.version()
 	c := content{length: -1}
 	seen := uint(0)
 	wrong := r.fields(r.versionFields, 1<<fieldModified, func(field int) (wrong string) {
@@ -324,10 +324,10 @@ func (r *stateReader) version(b *restored, key string) (*version, string) {
 		case fieldPieces:
 			c.pieces = r.pull.Int()
 		default:
-			if v.checksum.algorithm != "" {
+			if v.checksum.algorithm != 0 {
 				return "there is another checksum"
 			}
-			v.checksum.algorithm = r.versionFields[field]
+			v.checksum.algorithm = algorithmCRC32 + algorithm(field-fieldChecksum)
 			wrong = r.sum(v.checksum.bytes())
 		}
 		return wrong
@@ -338,11 +338,11 @@ func (r *stateReader) version(b *restored, key string) (*version, string) {
 	if wrong == "" && !v.marker {
 		wrong = c.check(v.size)
 	}
-	stored := r.arena.version(v, c.inline, c.pieces > 0)
+	v = r.arena.keep(v, c.inline, c.pieces > 0)
 	if c.pieces > 0 {
-		r.waiting = append(r.waiting, waiting{bodyID{b.name, v.name(), key}, v.size, &stored.body})
+		r.waiting = append(r.waiting, waiting{bodyID{b.name, v.name(), key}, v.size, &v.body})
 	}
-	return stored, wrong
+	return v, wrong
 }
 
 // check holds what was read of a version, but for its content, against itself.

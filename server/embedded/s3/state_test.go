@@ -69,13 +69,13 @@ func sample(t testing.TB, large bool) *Service {
 	full.attrs = []pair{{"cache-control", "no-cache"}, {"content-type", "a/b"}, {"x-amz-meta-a", ""}, {"x-amz-meta-latin", "gr\xfc\xdfe"}, {"x-amz-storage-class", "GLACIER_IR"}}
 	full.tags = []pair{{"a", ""}, {"ü", "ä ö"}}
 	put("plain", "full", full)
-	for i, algorithm := range checksumAlgorithms() {
-		v := newTestVersion(randomBody(i, 4))
+	for algorithm := algorithmCRC32; algorithm < algorithmEnd; algorithm++ {
+		v := newTestVersion(randomBody(int(algorithm)-1, 4))
 		v.checksum.algorithm = algorithm
-		h := newChecksum(algorithm)
+		h := algorithm.hash()
 		v.body.WriteTo(h)
 		h.Sum(v.checksum.sum[:0])
-		put("plain", "checksum/"+algorithm, v)
+		put("plain", "checksum/"+algorithm.String(), v)
 	}
 	parts := newTestVersion(randomBody(30, 5))
 	parts.parts = []int64{10, 0, 20}
@@ -610,6 +610,75 @@ func TestGolden(t *testing.T) {
 	}
 	if got, want := strings.Join(versions, ", "), "gone/ true true true 0 0, k true false true 6 6, k true true false 0 5, k true false false 2 3, k true false false 1 2, k true false false 0 1, k false false false 5 0"; got != want {
 		t.Errorf("versions\n%s, want\n%s", got, want)
+	}
+}
+
+// TestCaptureIsolated changes all there is in a service after a capture, which must stay what it was.
+func TestCaptureIsolated(t *testing.T) {
+	s := sample(t, false)
+	id := func(key string) string {
+		t.Helper()
+		var found string
+		s.view("plain", func(b *bucket) error {
+			b.uploads.Scan(func(_ string, u *upload) bool {
+				if u.key == key {
+					found = u.id
+				}
+				return true
+			})
+			return nil
+		})
+		return found
+	}
+	parts, none := id("1/2/3"), id("none yet")
+	for name, change := range map[string]func() error{
+		"put":            func() error { _, err := s.putObject("plain", "new", newTestVersion(nil), conditions{}); return err },
+		"overwrite":      func() error { _, err := s.putObject("plain", "full", newTestVersion(nil), conditions{}); return err },
+		"put version":    func() error { _, err := s.putObject("versioned", "k", newTestVersion(nil), conditions{}); return err },
+		"put null":       func() error { _, err := s.putObject("suspended", "k", newTestVersion(nil), conditions{}); return err },
+		"delete":         func() error { _, err := s.deleteObject("plain", "empty", conditions{}); return err },
+		"mark deleted":   func() error { _, err := s.deleteObject("versioned", "k", conditions{}); return err },
+		"delete version": func() error { _, err := s.deleteVersion("versioned", "k", nullVersion); return err },
+		"tag":            func() error { _, err := s.setTags("plain", "parts", "", []pair{{"a", "b"}}); return err },
+		"tag old version": func() error {
+			_, err := s.setTags("versioned", "k", s.listed(t, "versioned")[3].id, []pair{{"a", "b"}})
+			return err
+		},
+		"versioning":    func() error { return s.setVersioning("empty", gofakes3.VersioningEnabled) },
+		"create bucket": func() error { return s.createBucket("new", DefaultPartition) },
+		"delete bucket": func() error { return s.deleteBucket("suspended", true) },
+		"create upload": func() error { _, err := s.createUpload("plain", &upload{key: "new"}); return err },
+		"put part":      func() error { return s.putPart("plain", "1/2/3", parts, &part{number: 7}) },
+		"replace part":  func() error { return s.putPart("plain", "1/2/3", parts, &part{number: 1}) },
+		"abort upload":  func() error { return s.abortUpload("plain", "none yet", none) },
+		"reset":         func() error { return s.Reset(t.Context()) },
+		"complete upload": func() error {
+			list := []gofakes3.CompletedPart{{PartNumber: 10_000, ETag: plainETag(string(randomBody(3, 11)[0]))}}
+			_, _, err := s.completeUpload("plain", "1/2/3", parts, list, -1, conditions{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			want := native(t, s)
+			c, err := s.Capture(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if err := change(); err != nil {
+				t.Fatal(err)
+			}
+			var got bytes.Buffer
+			if err := c.WriteNative(t.Context(), &got); err != nil || !bytes.Equal(got.Bytes(), want) {
+				t.Errorf("the capture changed: %v", err)
+			}
+			if bytes.Equal(native(t, s), want) {
+				t.Error("the state did not change")
+			}
+			if err := s.Restore(t.Context(), bytes.NewReader(want)); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }
 

@@ -157,7 +157,7 @@ func (w *stateWriter) version(key string, v *version) {
 	if v.marker {
 		required = 2 // modified, deleted
 	}
-	w.buf = record.AppendMap(w.buf, required+count(v.id != "", v.order > 0, v.parts != nil, v.checksum.algorithm != "", v.attrs != nil, v.tags != nil))
+	w.buf = record.AppendMap(w.buf, required+count(v.id != "", v.order > 0, v.parts != nil, v.checksum.algorithm != 0, v.attrs != nil, v.tags != nil))
 	if !v.marker {
 		w.int("size", v.size)
 		w.name("md5")
@@ -183,8 +183,8 @@ func (w *stateWriter) version(key string, v *version) {
 			w.buf = record.AppendInt(w.buf, size)
 		}
 	}
-	if v.checksum.algorithm != "" {
-		w.name(v.checksum.algorithm)
+	if v.checksum.algorithm != 0 {
+		w.name(v.checksum.algorithm.String())
 		w.buf = record.AppendBytes(w.buf, v.checksum.bytes())
 	}
 	if v.attrs != nil {
