@@ -2,7 +2,7 @@ package torpor
 
 // exported is the serializer of this module. An instance of a module is one serializer, whose exports
 // are functions without an argument, so there is exactly one, for good.
-var exported Serializer //nolint:gochecknoglobals // an export takes no argument, see above
+var exported Serializer
 
 // Export makes s the serializer of this program. Call it once, from an init function of package main:
 //

@@ -69,7 +69,7 @@ func (out *Output) Int(v int64) { out.n = len(record.AppendInt(out.room(), v)) }
 
 // Text writes a text string; s should be UTF-8.
 func (out *Output) Text(s string) {
-	// The usual case by hand: a call costs a guest as much as copying a hundred bytes.
+	// The usual case by hand: calls cost a guest more than copying so few bytes.
 	if n := len(s); n < 24 && len(out.buf)-out.n > n {
 		out.buf[out.n] = textHead | byte(n)
 		copy(out.buf[out.n+1:], s)

@@ -7,7 +7,6 @@ package need
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 )
 
@@ -27,19 +26,6 @@ func Root(t testing.TB, why string) {
 	if os.Geteuid() != 0 {
 		Missing(t, "the superuser's rights, to "+why)
 	}
-}
-
-// File gives path, made absolute, if there is such a file.
-func File(t testing.TB, path string) string {
-	t.Helper()
-	full, err := filepath.Abs(path)
-	if err == nil {
-		_, err = os.Stat(full)
-	}
-	if err != nil {
-		Missing(t, "the file "+path)
-	}
-	return full
 }
 
 // Missing skips the test for want of what, or fails it where CI=true. It does not return.

@@ -49,7 +49,6 @@ func TestMissingSkipsAndFailsInCI(t *testing.T) {
 			t.Setenv("CI", c.ci)
 			for what, f := range map[string]func(testing.TB){
 				"no-such-program-anywhere": func(tb testing.TB) { need.Program(tb, "no-such-program-anywhere") },
-				"no-such-file":             func(tb testing.TB) { need.File(tb, filepath.Join(t.TempDir(), "no-such-file")) },
 				"to fly":                   func(tb testing.TB) { need.Missing(tb, "wings, to fly") },
 			} {
 				if got := ended(f); !strings.HasPrefix(got, c.want) || !strings.Contains(got, what) {
@@ -70,9 +69,6 @@ func TestWhatIsThereIsNotMissing(t *testing.T) {
 	if got := ended(func(tb testing.TB) {
 		if p := need.Program(tb, "present"); p != program {
 			t.Errorf("found %s, want %s", p, program)
-		}
-		if p := need.File(tb, program); p != program {
-			t.Errorf("file %s, want %s", p, program)
 		}
 	}); got != "" {
 		t.Error(got)
