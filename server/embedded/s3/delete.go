@@ -43,15 +43,15 @@ type deleteResult struct {
 }
 
 type deletedEntry struct {
-	Key                   string
-	VersionId             string `xml:",omitempty"`
-	DeleteMarker          bool   `xml:",omitempty"`
-	DeleteMarkerVersionId string `xml:",omitempty"`
+	Key             string
+	VersionID       string `xml:"VersionId,omitempty"`
+	DeleteMarker    bool   `xml:",omitempty"`
+	MarkerVersionID string `xml:"DeleteMarkerVersionId,omitempty"`
 }
 
 type deleteError struct {
 	Key       string
-	VersionId string `xml:",omitempty"`
+	VersionID string `xml:"VersionId,omitempty"`
 	Code      gofakes3.ErrorCode
 	Message   string
 }
@@ -85,7 +85,7 @@ func (q *request) deleteMany() error {
 
 // deleteNamed deletes one of many.
 func (q *request) deleteNamed(bucket string, o gofakes3.ObjectID) (deletedEntry, error) {
-	entry := deletedEntry{Key: o.Key, VersionId: o.VersionID}
+	entry := deletedEntry{Key: o.Key, VersionID: o.VersionID}
 	var d deleted
 	var err error
 	if o.VersionID != "" {
@@ -94,7 +94,7 @@ func (q *request) deleteNamed(bucket string, o gofakes3.ObjectID) (deletedEntry,
 		d, err = q.deleteObject(bucket, o.Key, conditions{})
 	}
 	if d.marker {
-		entry.DeleteMarker, entry.DeleteMarkerVersionId = true, d.id
+		entry.DeleteMarker, entry.MarkerVersionID = true, d.id
 	}
 	return entry, err
 }

@@ -29,8 +29,12 @@ type postResponse struct {
 func (q *request) postForm() error {
 	q.r.Body = http.MaxBytesReader(q.w.ResponseWriter, q.r.Body, maxObjectBytes)
 	defer func() {
-		if q.r.MultipartForm != nil {
-			q.r.MultipartForm.RemoveAll() // files that did not fit in memory; the server sees only its own request
+		if q.r.MultipartForm == nil {
+			return
+		}
+		// Files that did not fit in memory: the server cleans up its own request only, which is another.
+		if err := q.r.MultipartForm.RemoveAll(); err != nil {
+			q.log.Warn("S3: a temporary file of a form is left", "error", err)
 		}
 	}()
 	q.callLibrary()
