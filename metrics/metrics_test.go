@@ -21,6 +21,8 @@ import (
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/metrics"
 	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/vfs"
 )
 
 func newMetrics(t *testing.T) (*metrics.Metrics, *prometheus.Registry) {
@@ -273,11 +275,21 @@ func TestWatchMakesSeriesFromTheStart(t *testing.T) {
 	}
 }
 
+// described is a serializer that is asked for its descriptor only.
+type described struct{ runtime.Serializer }
+
+func (described) Descriptor() abi.Descriptor { return abi.Descriptor{Name: "records", Version: "1"} }
+
 func TestStatusIsReadAtEachScrape(t *testing.T) {
 	m, reg := newMetrics(t)
+	dir, err := statedir.Open(vfs.NewMem(), statedir.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dir.Close() })
 	dirty := new(runtime.Dirty)
-	rt, err := runtime.New(runtime.Config{Logger: slog.New(slog.DiscardHandler), Services: []runtime.ServiceConfig{
-		{Name: "s3", Parts: []runtime.PartConfig{{Name: "store", Dirty: dirty}}}}})
+	rt, err := runtime.New(runtime.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Services: []runtime.ServiceConfig{
+		{Name: "s3", Parts: []runtime.PartConfig{{Name: "store", Dirty: dirty, Serializer: described{}, Source: struct{ runtime.Source }{}}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,18 +90,41 @@ func (d *Dirty) take() changes {
 
 // putBack adds c again to what has been marked since it was taken.
 func (d *Dirty) putBack(c changes) {
-	if c.since.IsZero() {
-		return
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := &d.taken
-	if now.keys == nil {
-		now.keys = c.keys
-	} else {
-		maps.Copy(now.keys, c.keys)
+	d.taken = d.taken.after(c)
+}
+
+// with sums up what is marked now together with earlier, which was taken before and is not saved yet.
+func (d *Dirty) with(earlier changes) (since time.Time, keys int, all bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if earlier.since.IsZero() {
+		return d.taken.since, len(d.taken.keys), d.taken.all
 	}
-	now.since = c.since // taken before anything that has been marked since
-	now.all = now.all || c.all
-	now.bound()
+	if earlier.all || d.taken.all {
+		return earlier.since, 0, true
+	}
+	// Counted, not joined: this is asked at every scrape, and the sets may be large.
+	keys = len(earlier.keys)
+	for k := range d.taken.keys {
+		if _, twice := earlier.keys[k]; !twice {
+			keys++
+		}
+	}
+	return earlier.since, keys, false
+}
+
+// after joins c with what was taken before it.
+func (c changes) after(earlier changes) changes {
+	if earlier.since.IsZero() {
+		return c
+	}
+	joined := changes{since: earlier.since, all: c.all || earlier.all}
+	if !joined.all {
+		joined.keys = maps.Clone(earlier.keys)
+		maps.Copy(joined.keys, c.keys)
+	}
+	joined.bound()
+	return joined
 }

@@ -21,6 +21,9 @@ func TestDirty(t *testing.T) {
 		t.Error("dirty after it was taken")
 	}
 	d.Mark("b", "c")
+	if since, n, all := d.with(saved); !since.Equal(first) || n != 3 || all {
+		t.Errorf("with a save under way: %d keys since %v, all %v", n, since, all)
+	}
 	d.putBack(saved) // the save failed: both are unsaved, since the first
 	if since, dirty := d.Since(); !dirty || !since.Equal(first) {
 		t.Errorf("dirty since %v, want %v", since, first)

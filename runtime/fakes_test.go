@@ -38,6 +38,7 @@ type passThrough struct {
 	saveErr error // Save fails after its first batch
 	loadErr error // Load fails after its first batch
 	migrate func(*record.Batch) []byte
+	pause   func() // called once, in the middle of the next Save
 	loads   atomic.Int64
 }
 
@@ -66,6 +67,10 @@ func (p *passThrough) Save(ctx context.Context, call abi.Call, native io.Reader,
 		}
 		if err := sink.WriteBatch(b); err != nil {
 			return err
+		}
+		if pause := p.pause; pause != nil {
+			p.pause = nil
+			pause()
 		}
 		if p.saveErr != nil {
 			return p.saveErr

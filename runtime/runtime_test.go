@@ -325,6 +325,52 @@ func TestResetEndsAnError(t *testing.T) {
 	readFile(t, fsys, newestFile+".g000000000001")
 }
 
+// While a save is under way nothing of it is saved yet, and status must not say so.
+func TestCapturedIsUnsavedUntilCommitted(t *testing.T) {
+	l := begin(t, vfs.NewMem(), nil)
+	defer l.end(t)
+	l.table.put("a", "1")
+	since := l.part().DirtySince
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	l.ser.pause = func() { close(reached); <-goOn }
+	saved := make(chan error, 1)
+	go func() { saved <- l.svc.Save(context.Background()) }()
+	<-reached
+	l.table.put("b", "2")
+	if p := l.part(); !p.DirtySince.Equal(since) || p.DirtyKeys != 2 || p.Generation != 0 {
+		t.Errorf("during the save: %+v, dirty since %v before", p, since)
+	}
+	close(goOn)
+	if err := <-saved; err != nil {
+		t.Fatal(err)
+	}
+	if p := l.part(); p.DirtySince.Equal(since) || p.DirtyKeys != 1 || p.Generation != 1 {
+		t.Errorf("after the save: %+v", p)
+	}
+}
+
+// A reset that could not be saved must leave what is live and what is on disk.
+func TestResetOverANewerFormatDoesNothing(t *testing.T) {
+	fsys := vfs.NewMem()
+	l := begin(t, fsys, nil)
+	l.table.put("a", "1")
+	l.save(t)
+	l.end(t)
+	damage(t, fsys, newerFormat)
+	before := readFile(t, fsys, newestFile)
+	l = begin(t, fsys, func(_ *life, c *runtime.Config) { c.Services[0].Save = runtime.SaveScheduled })
+	defer l.end(t)
+	if err := l.svc.Reset(context.Background()); !errors.Is(err, abi.ErrVersion) {
+		t.Errorf("reset: %v", err)
+	}
+	if st := l.svc.Status().Status; st != runtime.StatusError {
+		t.Errorf("status %v after a reset that was not done", st)
+	}
+	if !bytes.Equal(before, readFile(t, fsys, newestFile)) {
+		t.Error("the file on disk has changed")
+	}
+}
+
 func TestOldStateIsMigrated(t *testing.T) {
 	fsys := vfs.NewMem()
 	l := begin(t, fsys, nil)

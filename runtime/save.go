@@ -56,7 +56,7 @@ func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error 
 		}
 		event.Err = err
 		s.mu.Lock()
-		c.part.lastErr = err
+		c.part.lastErr, c.part.captured = err, changes{}
 		if err == nil {
 			c.part.generation, c.part.savedAt = event.Generation, event.Created
 			c.part.records, c.part.bytes, c.part.fileBytes = event.Records, event.Bytes, event.FileBytes
@@ -76,10 +76,12 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 			// Cleared before the capture: what changes after it marks the part again, and what
 			// changes between the two is merely saved once more.
 			dirty := p.Dirty.take()
+			s.setCaptured(p, dirty)
 			start := time.Now()
 			c, err := p.Source.Capture(ctx)
 			if err != nil {
 				p.Dirty.putBack(dirty)
+				s.setCaptured(p, changes{})
 				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
 			}
 			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start)})
@@ -97,11 +99,19 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 	if err != nil {
 		for _, c := range caught {
 			c.part.Dirty.putBack(c.dirty)
+			s.setCaptured(c.part, changes{})
 			err = errors.Join(err, c.capture.Close())
 		}
 		return nil, err
 	}
 	return caught, nil
+}
+
+// setCaptured notes what is captured and not committed yet: until it is, it counts as unsaved.
+func (s *Service) setCaptured(p *part, c changes) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.captured = c
 }
 
 // savePart makes one generation of what was captured, proves it and commits it.

@@ -52,7 +52,8 @@ type part struct {
 	bytes      uint64
 	fileBytes  int64
 	lastErr    error
-	kept       bool // the serializer's module lies in the state directory
+	captured   changes // what a save under way is about to commit
+	kept       bool    // the serializer's module lies in the state directory
 }
 
 func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
@@ -164,7 +165,8 @@ func (s *Service) Load(ctx context.Context) (found bool, err error) {
 }
 
 // Reset empties the live state and, unless the save strategy is MANUAL, saves that; the generation
-// before stays beside it. It also ends the status error.
+// before stays beside it. It also ends the status error. Where nothing can be saved over what is there,
+// nothing is done.
 func (s *Service) Reset(ctx context.Context) error {
 	reset := func(ctx context.Context) error {
 		for _, p := range s.parts {
@@ -180,6 +182,11 @@ func (s *Service) Reset(ctx context.Context) error {
 		return reset(ctx)
 	}
 	return s.work(ctx, func(ctx context.Context) error {
+		// Looked at first: what is live must not be given up where the empty state cannot be saved, as
+		// over a state file of a newer format.
+		if err := s.writable(); err != nil && s.save != SaveManual {
+			return err
+		}
 		if err := s.holding(ctx, reset); err != nil {
 			return err
 		}
@@ -188,6 +195,18 @@ func (s *Service) Reset(ctx context.Context) error {
 		}
 		return s.saveParts(ctx, func(*part) bool { return true })
 	})
+}
+
+// writable says why a part cannot be saved.
+func (s *Service) writable() error {
+	for _, p := range s.parts {
+		pending, err := s.rt.dir.Begin(s.name, p.Name)
+		if err != nil {
+			return fmt.Errorf("service %s, part %s: nothing was done, because the result could not be saved (a state of a newer format has to be moved away by hand): %w", s.name, p.Name, err)
+		}
+		pending.Abort()
+	}
+	return nil
 }
 
 // work runs f alone among the service's saves, loads and resets.

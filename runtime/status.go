@@ -37,11 +37,8 @@ func (s *Service) Status() ServiceStatus {
 			d := p.Serializer.Descriptor()
 			ps.Serializer = d.Name + " " + d.Version
 		}
-		if p.Dirty != nil {
-			if since, dirty := p.Dirty.Since(); dirty {
-				ps.DirtySince = since
-				ps.DirtyKeys, ps.DirtyAll = p.Dirty.Keys()
-			}
+		if s.rt.Persistent() { // without, nothing is ever saved and so nothing unsaved
+			ps.DirtySince, ps.DirtyKeys, ps.DirtyAll = p.Dirty.with(p.captured)
 		}
 		out.Parts = append(out.Parts, ps)
 	}

@@ -24,7 +24,7 @@ func (s *server) gateway() http.Handler {
 		if err != nil {
 			rec.Header().Set("Retry-After", "1")
 			writeError(rec, http.StatusServiceUnavailable, "service_unavailable", err.Error(),
-				"see /_torpor/health; load the service's state again with POST /_localstack/state/"+name+"/load, or give it up with POST /_localstack/state/"+name+"/reset")
+				"see /_torpor/health; load the service's state again with POST /_localstack/state/"+name+"/load, or give it up with POST /_localstack/state/"+name+"/reset (not one of a newer format)")
 			return
 		}
 		defer leave()

@@ -186,14 +186,7 @@ func (r *stateReader) fields(known []string, required uint, read func(field int)
 	seen, next := uint(0), 0
 	for range r.pull.Map() {
 		name := r.pull.Text()
-		field := -1
-		for i := range known {
-			// They come in this order, unless someone else wrote them.
-			if at := (next + i) % len(known); known[at] == string(name) {
-				field = at
-				break
-			}
-		}
+		field := index(known, next, name)
 		if field < 0 {
 			if r.pull.Err() != nil {
 				break
@@ -218,6 +211,22 @@ func (r *stateReader) fields(known []string, required uint, read func(field int)
 		}
 	}
 	return ""
+}
+
+// index finds name in known, first from next on: they come in this order, unless someone else wrote
+// them. It returns -1 if name is not there.
+func index(known []string, next int, name []byte) int {
+	for i := next; i < len(known); i++ {
+		if known[i] == string(name) {
+			return i
+		}
+	}
+	for i := range min(next, len(known)) {
+		if known[i] == string(name) {
+			return i
+		}
+	}
+	return -1
 }
 
 func (r *stateReader) bucketRecord(b *restored) string {
