@@ -50,7 +50,7 @@ func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error 
 	for _, c := range caught {
 		event, err := s.savePart(ctx, c)
 		if err != nil {
-			c.part.Dirty.putBack(c.dirty)
+			s.giveUp(c.part, c.dirty)
 			err = fmt.Errorf("service %s, part %s: not saved: %w", s.name, c.part.Name, err)
 			errs = append(errs, err)
 		}
@@ -80,8 +80,7 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 			start := time.Now()
 			c, err := p.Source.Capture(ctx)
 			if err != nil {
-				p.Dirty.putBack(dirty)
-				s.setCaptured(p, changes{})
+				s.giveUp(p, dirty)
 				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
 			}
 			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start)})
@@ -98,8 +97,7 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 	}
 	if err != nil {
 		for _, c := range caught {
-			c.part.Dirty.putBack(c.dirty)
-			s.setCaptured(c.part, changes{})
+			s.giveUp(c.part, c.dirty)
 			err = errors.Join(err, c.capture.Close())
 		}
 		return nil, err
@@ -112,6 +110,12 @@ func (s *Service) setCaptured(p *part, c changes) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.captured = c
+}
+
+// giveUp marks dirty again what was captured and could not be saved.
+func (s *Service) giveUp(p *part, c changes) {
+	p.Dirty.putBack(c)
+	s.setCaptured(p, changes{})
 }
 
 // savePart makes one generation of what was captured, proves it and commits it.

@@ -184,14 +184,14 @@ func (s *Service) Reset(ctx context.Context) error {
 	return s.work(ctx, func(ctx context.Context) error {
 		// Looked at first: what is live must not be given up where the empty state cannot be saved, as
 		// over a state file of a newer format.
-		if err := s.writable(); err != nil && s.save != SaveManual {
+		if s.save == SaveManual {
+			return s.holding(ctx, reset)
+		}
+		if err := s.writable(); err != nil {
 			return err
 		}
 		if err := s.holding(ctx, reset); err != nil {
 			return err
-		}
-		if s.save == SaveManual {
-			return nil
 		}
 		return s.saveParts(ctx, func(*part) bool { return true })
 	})
@@ -240,8 +240,8 @@ func (s *Service) holding(ctx context.Context, f func(context.Context) error) er
 }
 
 // saveIfDirty saves when a part has unsaved changes, having waited for a save under way; it is what
-// strategies call. It does not save over
-// a state that a MANUAL load has not loaded, nor a service whose state could not be loaded.
+// strategies call. It does not save over a state that a MANUAL load has not loaded, nor a service whose
+// state could not be loaded.
 func (s *Service) saveIfDirty(ctx context.Context) error {
 	return s.work(ctx, func(ctx context.Context) error {
 		if !s.dirty() {

@@ -3,11 +3,9 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/url"
 
-	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
 )
 
@@ -78,13 +76,10 @@ func (s *server) runOne(w http.ResponseWriter, r *http.Request, name string, run
 	status := http.StatusOK
 	svc, err := s.Runtime.Service(name)
 	var message string
-	if err == nil {
-		message, err = run(r.Context(), svc)
-		if err != nil {
-			status = http.StatusInternalServerError
-		}
-	} else if errors.Is(err, abi.ErrNotFound) {
-		status = http.StatusNotFound
+	if err != nil {
+		status, _ = statusOf(err)
+	} else if message, err = run(r.Context(), svc); err != nil {
+		status = http.StatusInternalServerError // whatever it was: LocalStack's clients know no other
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(status)
