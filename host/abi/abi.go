@@ -90,6 +90,10 @@ const (
 	OpInspect  = "inspect"
 )
 
+// MediaRecords is the media type of native state that is records already: a CBOR sequence of them, which
+// save and load pass on as they are, each for itself. Such a state can be saved as a difference.
+const MediaRecords = "application/cbor-seq"
+
 // Descriptor is what torpor_describe emits: one CBOR map with these text keys. A host ignores keys
 // it does not know.
 type Descriptor struct {

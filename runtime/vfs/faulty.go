@@ -12,17 +12,18 @@ import (
 // Op is a kind of operation, as [FaultFS] counts them.
 type Op string
 
-// The nine operations. Asking for a size and closing are not counted, and never fail for a fault.
+// The ten operations. Asking for a size and closing are not counted, and never fail for a fault.
 const (
-	OpOpen   Op = "open"
-	OpRead   Op = "read"
-	OpWrite  Op = "write"
-	OpSync   Op = "sync"
-	OpRename Op = "rename"
-	OpRemove Op = "remove"
-	OpList   Op = "list"
-	OpMkdir  Op = "mkdir"
-	OpLock   Op = "lock"
+	OpOpen     Op = "open"
+	OpRead     Op = "read"
+	OpWrite    Op = "write"
+	OpTruncate Op = "truncate"
+	OpSync     Op = "sync"
+	OpRename   Op = "rename"
+	OpRemove   Op = "remove"
+	OpList     Op = "list"
+	OpMkdir    Op = "mkdir"
+	OpLock     Op = "lock"
 )
 
 // ErrCrashed is what operations fail with from a [Crash] on.
@@ -208,6 +209,11 @@ func (f *faultFile) Write(b []byte) (int, error) {
 		return n, fmt.Errorf("%w; and %w", fault, err)
 	}
 	return n, fault
+}
+
+// Truncate implements [Truncater].
+func (f *faultFile) Truncate(size int64) error {
+	return f.w.do(OpTruncate, f.name, func() error { return Truncate(f.File, size) })
 }
 
 func (f *faultFile) Sync() error {

@@ -29,15 +29,24 @@ type memNode struct {
 	folder bool
 
 	// A file. A page in dirty differs between data and disk as far as the system knows. A page that
-	// does differ and is not in dirty is one a failed sync has dropped; nothing will ever write it.
+	// does differ and is not in dirty is one a failed sync has dropped; nothing will ever write it. cuts
+	// are the truncations the disk may not know of, in order.
 	data  []byte
 	disk  []byte
 	dirty map[int]bool
+	cuts  []memCut
 
 	// A folder. pending are the changes from durable to entries, in order.
 	entries map[string]*memNode
 	durable map[string]*memNode
 	pending []memChange
+}
+
+// memCut is a truncation: to which length, and the file as it was before. It is never changed.
+type memCut struct {
+	size  int
+	data  []byte
+	dirty map[int]bool
 }
 
 // memChange is one change of a folder, which the disk has as a whole or not at all: names and what
@@ -70,7 +79,11 @@ func (m *Mem) Kill() *Mem {
 
 // PowerCut returns a copy of m as it is found after the power failed: what was synced is there; each
 // change of a folder since its last sync, each unsynced page of a file, and the length of a file that
-// has grown, is kept or lost as rng decides. All in the copy is durable. m itself is unchanged.
+// has grown, is kept or lost as rng decides. So is a truncation: a file whose cut is lost is what a power
+// cut before it would have left, but for the page the cut goes through, which may have been written since.
+// What was appended behind a cut that is kept is, page by page, there, zeros, or what stood there before,
+// since the disk may use again the place it was given back. All in the copy is durable. m itself is
+// unchanged.
 func (m *Mem) PowerCut(rng *rand.Rand) *Mem {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -86,7 +99,8 @@ func (n *memNode) copy(copies map[*memNode]*memNode) *memNode {
 	if c := copies[n]; c != nil {
 		return c
 	}
-	c := &memNode{folder: n.folder, data: slices.Clone(n.data), disk: slices.Clone(n.disk), dirty: maps.Clone(n.dirty)}
+	c := &memNode{folder: n.folder, data: slices.Clone(n.data), disk: slices.Clone(n.disk),
+		dirty: maps.Clone(n.dirty), cuts: slices.Clone(n.cuts)}
 	copies[n] = c
 	if !n.folder {
 		return c
@@ -133,22 +147,54 @@ func (n *memNode) survivor(rng *rand.Rand, survivors map[*memNode]*memNode) *mem
 }
 
 func (n *memNode) survivingFile(rng *rand.Rand) *memNode {
-	disk := slices.Clone(n.disk)
-	if from, to := len(disk), len(n.data); from < to {
+	disk, old, lost := slices.Clone(n.disk), []byte(nil), false
+	for _, c := range n.cuts {
+		disk = survivingPages(rng, survivingLength(rng, disk, old, len(c.data)), c.data, c.dirty)
+		if lost = rng.IntN(2) == 0; lost {
+			break // nor is any length from after it there
+		}
+		old, disk = disk, slices.Clone(disk[:min(c.size, len(disk))])
+	}
+	if !lost {
+		disk = survivingLength(rng, disk, old, len(n.data))
+	}
+	disk = survivingPages(rng, disk, n.data, n.dirty)
+	return &memNode{data: disk, disk: slices.Clone(disk), dirty: map[int]bool{}}
+}
+
+// survivingLength gives a file that has grown to a length the old one, the new one, or one in between.
+func survivingLength(rng *rand.Rand, disk, old []byte, to int) []byte {
+	if from := len(disk); from < to {
 		switch rng.IntN(3) {
 		case 0: // the old length
 		case 1:
-			disk = resize(disk, to)
+			return regrow(rng, disk, old, to)
 		case 2:
-			disk = resize(disk, from+rng.IntN(to-from+1))
+			return regrow(rng, disk, old, from+rng.IntN(to-from+1))
 		}
 	}
-	for _, page := range slices.Sorted(maps.Keys(n.dirty)) {
+	return disk
+}
+
+// regrow is resize for a file that was once old: it may find its pages again.
+func regrow(rng *rand.Rand, disk, old []byte, to int) []byte {
+	from := len(disk)
+	disk = resize(disk, to)
+	for at := from; at < min(to, len(old)); at += memPage - at%memPage {
 		if rng.IntN(2) == 0 {
-			copyPage(disk, n.data, page)
+			copy(disk[at:min(at-at%memPage+memPage, to)], old[at:])
 		}
 	}
-	return &memNode{data: disk, disk: slices.Clone(disk), dirty: map[int]bool{}}
+	return disk
+}
+
+func survivingPages(rng *rand.Rand, disk, data []byte, dirty map[int]bool) []byte {
+	for _, page := range slices.Sorted(maps.Keys(dirty)) {
+		if rng.IntN(2) == 0 {
+			copyPage(disk, data, page)
+		}
+	}
+	return disk
 }
 
 func (c memChange) apply(entries map[string]*memNode) {
@@ -169,11 +215,13 @@ func resize(b []byte, n int) []byte {
 	return append(b, make([]byte, n-len(b))...)
 }
 
-// copyPage copies a page from src to dst, as far as both have it.
+// copyPage copies a page from src to dst, as far as dst has it. The system writes whole pages: behind the
+// end of src that is zeros.
 func copyPage(dst, src []byte, page int) {
 	from := page * memPage
 	if from < len(dst) && from < len(src) {
-		copy(dst[from:min(from+memPage, len(dst))], src[from:])
+		to := dst[from:min(from+memPage, len(dst))]
+		clear(to[copy(to, src[from:]):])
 	}
 }
 
@@ -195,11 +243,24 @@ func (n *memNode) sync() {
 		copyPage(n.disk, n.data, page)
 	}
 	clear(n.dirty)
+	n.cuts = nil
+}
+
+// truncate cuts a file. The rest of the page the cut goes through is zeros from now on, and the system
+// writes it so.
+func (n *memNode) truncate(size int) {
+	n.cuts = append(n.cuts, memCut{size: size, data: n.data, dirty: maps.Clone(n.dirty)})
+	n.data = slices.Clone(n.data[:size])
+	maps.DeleteFunc(n.dirty, func(page int, _ bool) bool { return page*memPage >= size })
+	if size%memPage != 0 {
+		n.dirty[size/memPage] = true
+	}
 }
 
 // failSync is a sync during which the disk failed. Of a file, rng decides for each page and for the
-// length whether it was written; all pages are clean afterwards, and those that were not written read
-// as before or, once dropped from memory, as the disk has them. Of a folder, rng decides for each
+// length, truncations with it, whether it was written; all pages are clean afterwards, and those that
+// were not written read as before or, once dropped from memory, as the disk has them. A length that was
+// not written is, by the next sync (the journal keeps it): it is bytes that are lost. Of a folder, rng decides for each
 // change whether it was written; all are written again by the next sync (the journal keeps them).
 func (n *memNode) failSync(rng *rand.Rand) {
 	for i := range n.pending {
@@ -208,7 +269,14 @@ func (n *memNode) failSync(rng *rand.Rand) {
 		}
 	}
 	if rng.IntN(2) == 0 {
-		n.disk = resize(n.disk, len(n.data))
+		old := n.disk
+		for _, c := range n.cuts {
+			n.disk = slices.Clone(n.disk[:min(c.size, len(n.disk))])
+		}
+		if len(n.disk) < len(n.data) {
+			n.disk = regrow(rng, n.disk, old, len(n.data))
+		}
+		n.cuts = nil
 	}
 	for _, page := range slices.Sorted(maps.Keys(n.dirty)) {
 		switch rng.IntN(3) {
@@ -257,6 +325,8 @@ func (m *Mem) OpenFile(name string, mode Mode) (File, error) {
 	switch {
 	case err != nil:
 		return nil, err
+	case mode == Append && node != nil && node.folder:
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EISDIR}
 	case mode == Create && node != nil:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrExist}
 	case mode == Create:
@@ -265,7 +335,7 @@ func (m *Mem) OpenFile(name string, mode Mode) (File, error) {
 	case node == nil:
 		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
 	}
-	return &memFile{m: m, node: node, name: name, writable: mode == Create}, nil
+	return &memFile{m: m, node: node, name: name, writable: mode != Read}, nil
 }
 
 // Rename implements [FS]. Between two folders the change is one of each of them: a power cut may leave
@@ -387,6 +457,7 @@ func (m *Mem) Lock(name string, content []byte) (io.Closer, error) {
 func (n *memNode) write(b []byte) {
 	n.data = slices.Clone(b)
 	n.disk = n.disk[:min(len(n.disk), len(b))]
+	n.cuts = nil
 	n.dirty = map[int]bool{}
 	for page := range (len(b) + memPage - 1) / memPage {
 		n.dirty[page] = true
@@ -469,6 +540,23 @@ func (f *memFile) Write(b []byte) (int, error) {
 		f.node.dirty[at/memPage] = true
 	}
 	return len(b), nil
+}
+
+// Truncate implements [Truncater].
+func (f *memFile) Truncate(size int64) error {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if err := f.check("truncate", true); err != nil {
+		return err
+	}
+	if !f.writable {
+		return &fs.PathError{Op: "truncate", Path: f.name, Err: syscall.EINVAL}
+	}
+	if err := shrinks(f.name, size, int64(len(f.node.data))); err != nil {
+		return err
+	}
+	f.node.truncate(int(size))
+	return nil
 }
 
 func (f *memFile) Sync() error {

@@ -187,6 +187,154 @@ func TestPowerCutWithinAPage(t *testing.T) {
 	want(t, outcomes(m, func(c *vfs.Mem) string { return read(t, c, "f") }), "synced+")
 }
 
+// appendTo opens a file that is there, for appending.
+func appendTo(t testing.TB, fsys vfs.FS, name string) vfs.File {
+	t.Helper()
+	f, err := fsys.OpenFile(name, vfs.Append)
+	check(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestPowerCutTearsWhatWasAppended(t *testing.T) {
+	m := vfs.NewMem()
+	check(t, create(t, m, "f", bytes.Repeat([]byte("o"), 700)).Sync())
+	syncFolder(t, m, ".")
+	f := appendTo(t, m, "f")
+	_, err := f.Write(bytes.Repeat([]byte("n"), 324)) // the rest of the second page
+	check(t, err)
+	old := strings.Repeat("o", 700)
+	seen := map[string]int{}
+	for seed := range seeds {
+		got := read(t, m.PowerCut(rng(seed)), "f")
+		if !strings.HasPrefix(got, old) || len(got) > 1024 {
+			t.Fatalf("power cut %d left %d bytes, or lost synced ones", seed, len(got))
+		}
+		switch tail := got[700:]; tail {
+		case "":
+			seen["nothing"]++
+		case strings.Repeat("n", 324):
+			seen["all"]++
+		case strings.Repeat("n", len(tail)):
+			seen["a beginning"]++
+		case strings.Repeat("\x00", len(tail)):
+			seen["zeros"]++
+		default:
+			seen["else"]++
+		}
+	}
+	want(t, seen, "nothing", "all", "a beginning", "zeros")
+	check(t, f.Sync())
+	want(t, outcomes(m, func(c *vfs.Mem) string { return read(t, c, "f") }), old+strings.Repeat("n", 324))
+}
+
+// shape writes what a file holds as runs: "512o+188n" is 512 bytes 'o' and 188 'n'; zeros are z.
+func shape(content string) string {
+	var runs []string
+	for len(content) > 0 {
+		c := content[0]
+		rest := strings.TrimLeft(content, string(c))
+		if c == 0 {
+			c = 'z'
+		}
+		runs = append(runs, fmt.Sprintf("%d%c", len(content)-len(rest), c))
+		content = rest
+	}
+	return strings.Join(runs, "+")
+}
+
+func TestPowerCutLosesTruncation(t *testing.T) {
+	m := vfs.NewMem()
+	f := create(t, m, "f", bytes.Repeat([]byte("o"), 1500))
+	check(t, f.Sync())
+	syncFolder(t, m, ".")
+	look := func(c *vfs.Mem) string { return shape(read(t, c, "f")) }
+	check(t, vfs.Truncate(f, 700))
+	// Cut, not cut, and not cut but for the page the cut goes through.
+	want(t, outcomes(m, look), "700o", "1500o", "700o+324z+476o")
+	want(t, outcomes(m.Kill(), look), "700o", "1500o", "700o+324z+476o")
+	check(t, f.Sync())
+	want(t, outcomes(m, look), "700o")
+	check(t, vfs.Truncate(f, 512)) // between two pages
+	want(t, outcomes(m, look), "700o", "512o")
+	check(t, vfs.Truncate(f, 0))
+	want(t, outcomes(m, look), "700o", "512o", "")
+	check(t, f.Sync())
+	want(t, outcomes(m, look), "")
+}
+
+// What was appended and not synced may be on disk although it has been cut off again.
+func TestPowerCutFindsWhatWasCutOff(t *testing.T) {
+	m := vfs.NewMem()
+	check(t, create(t, m, "f", bytes.Repeat([]byte("o"), 512)).Sync())
+	syncFolder(t, m, ".")
+	f := appendTo(t, m, "f")
+	_, err := f.Write(bytes.Repeat([]byte("n"), 512))
+	check(t, err)
+	check(t, vfs.Truncate(f, 512))
+	seen := outcomes(m, func(c *vfs.Mem) string { return shape(read(t, c, "f")) })
+	if seen["512o"] == 0 || seen["512o+512n"] == 0 {
+		t.Errorf("power cuts left %v", seen)
+	}
+	check(t, f.Sync())
+	want(t, outcomes(m, func(c *vfs.Mem) string { return shape(read(t, c, "f")) }), "512o")
+}
+
+// Behind a cut that was not synced there may be new bytes, zeros and old bytes, and the cut may be lost.
+func TestPowerCutMixesWhatFollowsAnUnsyncedTruncation(t *testing.T) {
+	m := vfs.NewMem()
+	f := create(t, m, "f", bytes.Repeat([]byte("o"), 2048))
+	check(t, f.Sync())
+	syncFolder(t, m, ".")
+	check(t, vfs.Truncate(f, 512))
+	_, err := f.Write(bytes.Repeat([]byte("n"), 1024))
+	check(t, err)
+	seen := map[string]int{}
+	for seed := range 5 * seeds {
+		got := read(t, m.PowerCut(rng(seed)), "f")
+		if !strings.HasPrefix(got, strings.Repeat("o", 512)) {
+			t.Fatalf("power cut %d lost synced bytes before the cut: %s", seed, shape(got))
+		}
+		seen[shape(got)]++
+	}
+	for _, o := range []string{"2048o", "512o", "512o+1024n", "1536o", "512o+1024z", "1024o+512n", "512o+512n+512z", "512o+1024n+512o"} {
+		if seen[o] == 0 {
+			t.Errorf("never saw %q: %v", o, seen)
+		}
+	}
+	check(t, f.Sync())
+	want(t, outcomes(m, func(c *vfs.Mem) string { return shape(read(t, c, "f")) }), "512o+1024n")
+}
+
+func TestFailedSyncOfTruncation(t *testing.T) {
+	seen := map[string]int{}
+	for i := range 50 {
+		m := vfs.NewMem()
+		w := vfs.Faulty(m, vfs.Fault{})
+		f := create(t, w, "f", bytes.Repeat([]byte("o"), 1500))
+		check(t, f.Sync())
+		syncFolder(t, w, ".")
+		check(t, vfs.Truncate(f, 700))
+		// At seeds the wrapper: another disk fails each time.
+		w.Inject(vfs.Fault{At: i + 1, Err: syscall.EIO, Match: func(op vfs.Op, _ string) bool { return op == vfs.OpSync }})
+		for range i {
+			syncFolder(t, w, ".")
+		}
+		if err := f.Sync(); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("Sync = %v, want EIO", err)
+		}
+		if got := shape(read(t, w, "f")); got != "700o" {
+			t.Fatalf("after a failed sync a cut file reads %q", got)
+		}
+		for o, n := range outcomes(m, func(c *vfs.Mem) string { return shape(read(t, c, "f")) }) {
+			seen[o] += n
+		}
+		check(t, f.Sync()) // it is a length, and no bytes are lost
+		want(t, outcomes(m, func(c *vfs.Mem) string { return shape(read(t, c, "f")) }), "700o")
+	}
+	want(t, seen, "700o", "1500o", "700o+324z+476o")
+}
+
 func TestPowerCutIsRepeatableAndLeavesTheOriginal(t *testing.T) {
 	m := vfs.NewMem()
 	check(t, m.Mkdir("d"))
@@ -342,6 +490,7 @@ func TestFaults(t *testing.T) {
 		if err == nil {
 			_, errs[vfs.OpWrite] = f.Write([]byte("0123456789"))
 			_, errs[vfs.OpRead] = f.ReadAt(make([]byte, 1), 0)
+			errs[vfs.OpTruncate] = vfs.Truncate(f, 9)
 			errs[vfs.OpSync] = f.Sync()
 			f.Close()
 		}
@@ -361,10 +510,10 @@ func TestFaults(t *testing.T) {
 			t.Errorf("without a fault, %s: %v", op, err)
 		}
 	}
-	if w.Count() != 9 || w.Fired() {
-		t.Errorf("counted %d operations, fired %t; want 9, false", w.Count(), w.Fired())
+	if w.Count() != 10 || w.Fired() {
+		t.Errorf("counted %d operations, fired %t; want 10, false", w.Count(), w.Fired())
 	}
-	for _, op := range []vfs.Op{vfs.OpOpen, vfs.OpRead, vfs.OpWrite, vfs.OpSync, vfs.OpRename, vfs.OpRemove, vfs.OpList, vfs.OpMkdir, vfs.OpLock} {
+	for _, op := range []vfs.Op{vfs.OpOpen, vfs.OpRead, vfs.OpWrite, vfs.OpTruncate, vfs.OpSync, vfs.OpRename, vfs.OpRemove, vfs.OpList, vfs.OpMkdir, vfs.OpLock} {
 		w := vfs.Faulty(vfs.NewMem(), vfs.Fault{At: 1, Err: syscall.ENOSPC, Match: func(o vfs.Op, _ string) bool { return o == op }})
 		errs := everything(w)
 		if !errors.Is(errs[op], syscall.ENOSPC) || !strings.Contains(errs[op].Error(), string(op)) || !w.Fired() {
@@ -396,6 +545,12 @@ func TestFaultExtent(t *testing.T) {
 		}
 		_, err = f.Write([]byte("+"))
 		check(t, err) // the fault is over
+		w.Inject(vfs.Fault{At: 1, Err: syscall.EIO, Extent: extent})
+		err = vfs.Truncate(f, 0)
+		cut := read(t, m, "f") == ""
+		if !errors.Is(err, syscall.EIO) || cut != (extent == vfs.All) {
+			t.Errorf("extent %d: Truncate = %v, cut %t", extent, err, cut)
+		}
 		w.Inject(vfs.Fault{At: 1, Err: syscall.EIO, Extent: extent})
 		err = w.Rename("f", "g")
 		moved := read(t, m, "g") != "-"

@@ -78,12 +78,24 @@ func (o *OSFS) OpenFile(name string, mode Mode) (File, error) {
 		return nil, err
 	}
 	flag := os.O_RDONLY
-	if mode == Create {
-		flag = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	switch mode {
+	case Create: // O_APPEND: what follows a truncation goes behind the cut
+		flag = os.O_RDWR | os.O_CREATE | os.O_EXCL | os.O_APPEND
+	case Append:
+		flag = os.O_RDWR | os.O_APPEND
 	}
 	f, err := o.root.OpenFile(filepath.FromSlash(name), flag, filePerm)
 	if err != nil {
 		return nil, o.named(err, name)
+	}
+	if mode == Append { // a folder was refused by the system; devices and pipes keep nothing
+		info, err := f.Stat()
+		if err == nil && !info.Mode().IsRegular() {
+			err = &fs.PathError{Op: "open", Path: name, Err: fs.ErrInvalid}
+		}
+		if err != nil {
+			return nil, o.named(errors.Join(err, f.Close()), name)
+		}
 	}
 	return &osFile{f: f}, nil
 }
@@ -200,6 +212,18 @@ func (f *osFile) Sync() error {
 		}
 	}
 	return err
+}
+
+// Truncate implements [Truncater].
+func (f *osFile) Truncate(size int64) error {
+	have, err := f.Size()
+	if err != nil {
+		return err
+	}
+	if err := shrinks(f.f.Name(), size, have); err != nil {
+		return err
+	}
+	return f.f.Truncate(size)
 }
 
 func (f *osFile) Size() (int64, error) {

@@ -35,11 +35,14 @@ const (
 	// Create makes a new, empty file and opens it to write, read and sync. The error is fs.ErrExist if
 	// the name is taken.
 	Create
+	// Append opens an existing file, not a folder, to write behind its end, truncate, read and sync it.
+	// The error is fs.ErrNotExist if there is none.
+	Append
 )
 
 // File is an open file. ReadAt is safe for concurrent use, also beside Write; the other methods are
 // not. Of an open folder only Sync and Close mean anything; reading and writing it are errors. After
-// Close every method fails with an error that is fs.ErrClosed.
+// Close every method fails with an error that is fs.ErrClosed. A file can be cut with [Truncate].
 type File interface {
 	io.ReaderAt
 	// Write appends. On a file opened with Read it is an error.
@@ -50,6 +53,33 @@ type File interface {
 	// Size is the file's length in bytes.
 	Size() (int64, error)
 	io.Closer
+}
+
+// Truncater is a [File] that can be cut; use [Truncate].
+type Truncater interface {
+	// Truncate cuts the file to its first size bytes; the next Write goes behind them. It only ever
+	// shrinks a file: a size that is negative or above the file's is an error that is fs.ErrInvalid. On
+	// a file opened with Read it is an error. After an error the file has the old length or the new.
+	Truncate(size int64) error
+}
+
+// Truncate cuts a file to its first size bytes; see [Truncater]. The error is errors.ErrUnsupported if f
+// can not be cut. As with all else, only Sync makes the cut durable.
+func Truncate(f File, size int64) error {
+	t, ok := f.(Truncater)
+	if !ok {
+		return fmt.Errorf("truncate: %w by this file system", errors.ErrUnsupported)
+	}
+	return t.Truncate(size)
+}
+
+// shrinks refuses to cut a file of have bytes to size bytes unless that makes it no longer.
+func shrinks(path string, size, have int64) error {
+	if size < 0 || size > have {
+		return &fs.PathError{Op: "truncate", Path: path,
+			Err: fmt.Errorf("to %d of %d bytes: %w", size, have, fs.ErrInvalid)}
+	}
+	return nil
 }
 
 // Entry is one name in a folder.

@@ -45,6 +45,16 @@ func TestLockUnsupported(t *testing.T) {
 	}
 }
 
+// noCuts hides that a file can be cut.
+type noCuts struct{ vfs.File }
+
+func TestTruncateUnsupported(t *testing.T) {
+	f := create(t, vfs.NewMem(), "f", []byte("kept"))
+	if err := vfs.Truncate(noCuts{f}, 0); !errors.Is(err, errors.ErrUnsupported) {
+		t.Fatalf("Truncate without a Truncater: %v, want ErrUnsupported", err)
+	}
+}
+
 func TestOSPermissions(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "new", "data")
 	o, err := vfs.OS(root)
@@ -98,6 +108,9 @@ func TestOSStaysInside(t *testing.T) {
 	}
 	if _, err := o.OpenFile("folder/new", vfs.Create); err == nil {
 		t.Error("a file was made outside through a link")
+	}
+	if _, err := o.OpenFile("file", vfs.Append); err == nil {
+		t.Error("a file outside was opened for appending through a link")
 	}
 	if _, err := o.ReadDir("folder"); err == nil {
 		t.Error("a folder outside was listed through a link")

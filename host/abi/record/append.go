@@ -26,6 +26,9 @@ func appendHead(dst []byte, major byte, arg uint64) []byte {
 // AppendRecord adds the head of a record; partition, key and value follow.
 func AppendRecord(dst []byte) []byte { return append(dst, recordHead) }
 
+// AppendTombstone adds the head of a tombstone; partition and key follow.
+func AppendTombstone(dst []byte) []byte { return append(dst, tombstoneHead) }
+
 // AppendUint adds an unsigned integer.
 func AppendUint(dst []byte, v uint64) []byte { return appendHead(dst, majorUint, v) }
 

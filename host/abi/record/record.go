@@ -40,8 +40,11 @@ const (
 	majorOther = 7 << 5
 )
 
-// recordHead is the first byte of every record: an array of three.
-const recordHead = majorArray | 3
+// recordHead is the first byte of every record: an array of three. A tombstone is an array of two.
+const (
+	recordHead    = majorArray | 3
+	tombstoneHead = majorArray | 2
+)
 
 // Ref says where the parts of one record lie in its batch's Data.
 type Ref struct {
@@ -83,8 +86,12 @@ func (b *Batch) Key(i int) (key []byte, text bool) {
 // KeyItem is the encoded key of record i, head included: what identifies it in its partition.
 func (b *Batch) KeyItem(i int) []byte { r := b.Refs[i]; return b.Data[r.Key:r.Value] }
 
-// Value is the encoded value of record i.
+// Value is the encoded value of record i; a tombstone has none.
 func (b *Batch) Value(i int) []byte { r := b.Refs[i]; return b.Data[r.Value:r.End] }
+
+// Tombstone reports whether record i is a tombstone, [partition, key]: it says that there is no record
+// of that key any more. There are some only where a Scanner accepts them.
+func (b *Batch) Tombstone(i int) bool { r := b.Refs[i]; return r.Value == r.End }
 
 // Clone copies the batch.
 func (b *Batch) Clone() *Batch {
@@ -158,6 +165,9 @@ func (errShort) Error() string { return "the bytes end inside an item" }
 type Scanner struct {
 	// MaxBytes bounds the encoded length of one record.
 	MaxBytes int
+	// Tombstones accepts tombstones, which deltas of a state have (Batch.Tombstone). A serializer never
+	// meets one.
+	Tombstones bool
 
 	stack [MaxDepth]uint64
 }
@@ -206,7 +216,8 @@ func (s *Scanner) ScanPrefix(data []byte, refs []Ref) ([]Ref, int, error) {
 
 func (s *Scanner) one(b []byte, p int) (Ref, error) {
 	ref := Ref{Start: p, Partition: p + 1}
-	if b[p] != recordHead {
+	gone := s.Tombstones && b[p] == tombstoneHead
+	if b[p] != recordHead && !gone {
 		return ref, corrupt(p, "a record is an array of three ("+hex(recordHead)+"), this byte is "+hex(b[p]))
 	}
 	var err error
@@ -215,6 +226,10 @@ func (s *Scanner) one(b []byte, p int) (Ref, error) {
 	}
 	if ref.Value, err = str(b, ref.Key, "key", MaxKeyBytes, true); err != nil {
 		return ref, err
+	}
+	if gone {
+		ref.End = ref.Value
+		return ref, nil
 	}
 	ref.End, err = s.item(b, ref.Value)
 	return ref, err

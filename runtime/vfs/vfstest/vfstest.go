@@ -23,6 +23,10 @@ func Run(t *testing.T, newFS func(testing.TB) vfs.FS) {
 	}{
 		{"CreateWriteRead", createWriteRead},
 		{"CreateTakenName", createTakenName},
+		{"Append", appending},
+		{"AppendRefused", appendRefused},
+		{"Truncate", truncate},
+		{"TruncateRefused", truncateRefused},
 		{"ReadAtEnd", readAtEnd},
 		{"ReadOnlyHandle", readOnlyHandle},
 		{"FolderHandle", folderHandle},
@@ -145,6 +149,107 @@ func createTakenName(t *testing.T, fsys vfs.FS) {
 	wantErr(t, "creating a file where a folder is", err, fs.ErrExist)
 }
 
+func appending(t *testing.T, fsys vfs.FS) {
+	check(t, fsys.Mkdir("d"))
+	write(t, fsys, "d/f", "first")
+	want := "first"
+	for i := range 3 { // each handle goes on where the file ends
+		f, err := fsys.OpenFile("d/f", vfs.Append)
+		check(t, err)
+		if size, err := f.Size(); err != nil || size != int64(len(want)) {
+			t.Fatalf("Size = %d, %v; want %d", size, err, len(want))
+		}
+		for range 2 {
+			piece := fmt.Sprintf(", piece %d", i)
+			n, err := f.Write([]byte(piece))
+			check(t, err)
+			if n != len(piece) {
+				t.Fatalf("Write took %d bytes of %d", n, len(piece))
+			}
+			want += piece
+			if got := read(t, f); got != want {
+				t.Fatalf("the appending handle reads %q, want %q", got, want)
+			}
+		}
+		check(t, f.Sync())
+		wantContent(t, fsys, "d/f", want)
+		check(t, f.Close())
+	}
+	// A handle opened before reads what was appended, and the name may change meanwhile.
+	before, err := fsys.OpenFile("d/f", vfs.Read)
+	check(t, err)
+	defer before.Close()
+	f, err := fsys.OpenFile("d/f", vfs.Append)
+	check(t, err)
+	defer f.Close()
+	check(t, fsys.Rename("d/f", "d/g"))
+	_, err = f.Write([]byte(" and last"))
+	check(t, err)
+	if got := read(t, before); got != want+" and last" {
+		t.Fatalf("the handle opened before reads %q", got)
+	}
+	wantContent(t, fsys, "d/g", want+" and last")
+}
+
+func appendRefused(t *testing.T, fsys vfs.FS) {
+	_, err := fsys.OpenFile("none", vfs.Append)
+	wantErr(t, "appending to what is not there", err, fs.ErrNotExist)
+	_, err = fsys.OpenFile("none/f", vfs.Append)
+	wantErr(t, "appending in a missing folder", err, fs.ErrNotExist)
+	check(t, fsys.Mkdir("d"))
+	for _, name := range []string{"d", "."} {
+		_, err = fsys.OpenFile(name, vfs.Append)
+		wantErr(t, "appending to the folder "+name, err, nil)
+	}
+	wantNames(t, fsys, ".", "d/")
+}
+
+func truncate(t *testing.T, fsys vfs.FS) {
+	for name, mode := range map[string]vfs.Mode{"created": vfs.Create, "appended": vfs.Append} {
+		if mode == vfs.Append {
+			write(t, fsys, name, "")
+		}
+		f, err := fsys.OpenFile(name, mode)
+		check(t, err)
+		_, err = f.Write([]byte("0123456789"))
+		check(t, err)
+		check(t, vfs.Truncate(f, 10)) // its own length: nothing happens
+		wantContent(t, fsys, name, "0123456789")
+		check(t, vfs.Truncate(f, 4))
+		if got := read(t, f); got != "0123" {
+			t.Fatalf("a file cut to 4 bytes reads %q", got)
+		}
+		if n, err := f.ReadAt(make([]byte, 1), 4); n != 0 || !errors.Is(err, io.EOF) {
+			t.Fatalf("ReadAt behind the cut: %d, %v; want io.EOF", n, err)
+		}
+		_, err = f.Write([]byte("abc")) // behind the cut, not where the file ended before
+		check(t, err)
+		wantContent(t, fsys, name, "0123abc")
+		check(t, f.Sync())
+		check(t, vfs.Truncate(f, 0))
+		check(t, f.Sync())
+		wantContent(t, fsys, name, "")
+		_, err = f.Write([]byte("anew"))
+		check(t, err)
+		wantContent(t, fsys, name, "anew")
+		check(t, f.Close())
+	}
+}
+
+func truncateRefused(t *testing.T, fsys vfs.FS) {
+	write(t, fsys, "f", "kept")
+	f, err := fsys.OpenFile("f", vfs.Append)
+	check(t, err)
+	defer f.Close()
+	wantErr(t, "truncating to more than there is", vfs.Truncate(f, 5), fs.ErrInvalid)
+	wantErr(t, "truncating to -1", vfs.Truncate(f, -1), fs.ErrInvalid)
+	reader, err := fsys.OpenFile("f", vfs.Read)
+	check(t, err)
+	defer reader.Close()
+	wantErr(t, "truncating a file opened with Read", vfs.Truncate(reader, 2), nil)
+	wantContent(t, fsys, "f", "kept")
+}
+
 func readAtEnd(t *testing.T, fsys vfs.FS) {
 	write(t, fsys, "f", "12345")
 	f, err := fsys.OpenFile("f", vfs.Read)
@@ -190,6 +295,7 @@ func folderHandle(t *testing.T, fsys vfs.FS) {
 		}
 		_, err = f.Write([]byte("x"))
 		wantErr(t, "writing a folder", err, nil)
+		wantErr(t, "truncating a folder", vfs.Truncate(f, 0), nil)
 		check(t, f.Close())
 	}
 }
@@ -202,6 +308,7 @@ func closedHandle(t *testing.T, fsys vfs.FS) {
 	wantErr(t, "ReadAt after Close", err, fs.ErrClosed)
 	_, err = f.Write([]byte("x"))
 	wantErr(t, "Write after Close", err, fs.ErrClosed)
+	wantErr(t, "Truncate after Close", vfs.Truncate(f, 0), fs.ErrClosed)
 	wantErr(t, "Sync after Close", f.Sync(), fs.ErrClosed)
 	_, err = f.Size()
 	wantErr(t, "Size after Close", err, fs.ErrClosed)
@@ -349,6 +456,8 @@ func invalidNames(t *testing.T, fsys vfs.FS) {
 		wantErr(t, fmt.Sprintf("opening %q", name), err, fs.ErrInvalid)
 		_, err = fsys.OpenFile(name, vfs.Create)
 		wantErr(t, fmt.Sprintf("creating %q", name), err, fs.ErrInvalid)
+		_, err = fsys.OpenFile(name, vfs.Append)
+		wantErr(t, fmt.Sprintf("appending to %q", name), err, fs.ErrInvalid)
 		wantErr(t, fmt.Sprintf("renaming %q", name), fsys.Rename(name, "g"), fs.ErrInvalid)
 		wantErr(t, fmt.Sprintf("renaming to %q", name), fsys.Rename("f", name), fs.ErrInvalid)
 		wantErr(t, fmt.Sprintf("removing %q", name), fsys.Remove(name), fs.ErrInvalid)
