@@ -21,9 +21,12 @@ const Version = 1
 // "Limits", gives the reasons.
 const (
 	MaxHeaderBytes = 64 << 10  // the header item
-	MaxIndexBytes  = 256 << 20 // the index item
+	MaxIndexBytes  = 256 << 20 // the index items of a file together
 	MaxChunks      = 4 << 20   // chunks in an index
 	MaxRuns        = 1 << 20   // runs in an index
+	MaxDeltas      = 64 << 10  // deltas in a file
+	MaxChanges     = 1 << 20   // records and tombstones in all deltas of a file
+	MaxDeltaBytes  = 1 << 30   // raw size of all deltas of a file
 )
 
 // Bounds of a chunk, in bytes of records before compression (FORMAT.md, "Cutting chunks").
@@ -59,10 +62,16 @@ var (
 	trailerWords = [6]byte{'t', 'o', 'r', 'p', 'o', 'r'}
 )
 
-// kindFull marks a run whose records stand for themselves.
-const kindFull = "full"
+const cborNull = 0xf6
 
-// Header says what a state file holds and who wrote it.
+// Kinds of runs.
+const (
+	kindFull  = "full"  // its records stand for themselves
+	kindDelta = "delta" // its records change those before it
+)
+
+// Header says what a state file holds and who wrote it. In a file with deltas, Generation and Created
+// are those of the last.
 type Header struct {
 	Service     string     // the service's name
 	Part        string     // store, backend, assets
@@ -80,33 +89,45 @@ type Serializer struct {
 	Schema  uint64            // of the records
 }
 
-// Info is what the index says about the file as a whole.
+// Info is what the indexes say about the file as a whole.
 type Info struct {
 	Size    int64             // bytes of the file
-	Raw     uint64            // bytes of all records, uncompressed
-	Records uint64            // number of records
+	Raw     uint64            // bytes of all records in it, uncompressed, those that deltas have replaced included
+	Records uint64            // number of records, deltas applied
 	Chunks  int               // number of chunks
+	Deltas  int               // number of deltas
+	Changes uint64            // number of records and tombstones in the deltas
 	Root    [sha256.Size]byte // the root digest: equal roots mean equal chunks in equal order
 }
 
-// Partition sums up the runs of one partition.
+// Save is one generation that a file holds: the full one it begins with, or one of the deltas behind
+// it. The file's first End bytes are the state file as it was when that generation was the newest.
+type Save struct {
+	Generation uint64
+	Created    time.Time // zero: not known
+	End        int64     // offset in the file where it ends
+	Delta      bool
+}
+
+// Partition sums up one partition.
 type Partition struct {
 	Name    string
-	Records uint64
-	Raw     uint64
-	Chunks  int
+	Records uint64 // in the full save the file begins with
+	Raw     uint64 // bytes of those, uncompressed
+	Chunks  int    // of those
+	Changes uint64 // records and tombstones of the partition in the deltas
 }
 
 // The items as they are encoded.
 type (
 	headerItem struct {
-		Format      uint64         `cbor:"torpor"` // first, so that a reader of any version finds it
-		Service     string         `cbor:"service"`
-		Part        string         `cbor:"part"`
-		Generation  uint64         `cbor:"generation"`
-		Created     time.Time      `cbor:"created"`
-		Serializer  serializerItem `cbor:"serializer"`
-		Compression string         `cbor:"compression"`
+		Format      uint64          `cbor:"torpor"` // first, so that a reader of any version finds it
+		Service     string          `cbor:"service"`
+		Part        string          `cbor:"part"`
+		Generation  uint64          `cbor:"generation"`
+		Created     cbor.RawMessage `cbor:"created"` // codec.time
+		Serializer  serializerItem  `cbor:"serializer"`
+		Compression string          `cbor:"compression"`
 	}
 	serializerItem struct {
 		Name    string `cbor:"name"`
@@ -115,12 +136,15 @@ type (
 		Schema  uint64 `cbor:"schema"`
 	}
 	indexItem struct {
-		Previous uint64    `cbor:"previous"` // where the part of the file before this run set ends; 0: none
-		Header   []byte    `cbor:"header"`   // SHA-256 of the header item
-		Root     []byte    `cbor:"root"`
-		Records  uint64    `cbor:"records"`
-		Raw      uint64    `cbor:"raw"`
-		Runs     []runItem `cbor:"runs"`
+		Previous   uint64          `cbor:"previous"`             // where the file ended before this delta; 0: no delta
+		Generation uint64          `cbor:"generation,omitempty"` // of a delta, as are
+		Created    cbor.RawMessage `cbor:"created,omitempty"`
+		Header     []byte          `cbor:"header"` // SHA-256 of the header item
+		Root       []byte          `cbor:"root"`
+		Records    uint64          `cbor:"records"`
+		Raw        uint64          `cbor:"raw"`
+		Live       *uint64         `cbor:"live,omitempty"` // records after this delta
+		Runs       []runItem       `cbor:"runs"`
 	}
 	runItem struct {
 		Kind      string      `cbor:"kind"`
@@ -172,6 +196,19 @@ func newCodec() (codec, error) {
 	return codec{enc: enc, dec: dec}, nil
 }
 
+// time decodes what "created" says: nothing and null are a time that is not known. The decoder by itself
+// would take seconds since 1970, too.
+func (c codec) time(created cbor.RawMessage) (t time.Time, err error) {
+	if len(created) == 0 || created[0] == cborNull {
+		return t, nil
+	}
+	var tag cbor.RawTag
+	if err := c.dec.Unmarshal(created, &tag); err != nil || tag.Number != 0 {
+		return t, errors.New("the time is not of tag 0")
+	}
+	return t, c.dec.Unmarshal(created, &t)
+}
+
 // A FileError says what is wrong with a state file and where. It wraps abi.ErrCorrupt,
 // abi.ErrVersion or abi.ErrTooLarge.
 type FileError struct {
@@ -188,10 +225,13 @@ func (e *FileError) Error() string {
 func (e *FileError) Unwrap() error { return e.Err }
 
 // rootDigest is SHA-256 over every chunk in order: the partition's length as a big-endian uint32, the
-// partition, the chunk's SHA-256. It depends on the records and the cuts only, so that it is the same
-// whatever the generation, the time or the compression.
-func rootDigest(runs []runItem) [sha256.Size]byte {
+// partition, the chunk's SHA-256; of a delta, the root before it comes first. It depends on the records
+// and the cuts only, so that it is the same whatever the generation, the time or the compression.
+func rootDigest(before *[sha256.Size]byte, runs []runItem) [sha256.Size]byte {
 	h := sha256.New()
+	if before != nil {
+		h.Write(before[:])
+	}
 	var n [4]byte
 	for _, r := range runs {
 		binary.BigEndian.PutUint32(n[:], uint32(len(r.Partition)))

@@ -18,13 +18,15 @@ import (
 // headRoom is what a chunk's tag and byte string head may take before its records.
 const headRoom = 2 + 9
 
-// Writer streams one state file. It implements record.Sink. It is not safe for concurrent use. Until
-// Close has returned without an error, what was written is no state file and is to be discarded.
+// Writer streams one state file, or one delta. It implements record.Sink. It is not safe for concurrent
+// use. Until Close has returned without an error, what was written is no state file, or no delta, and is
+// to be discarded.
 type Writer struct {
 	w     io.Writer
 	codec codec
 	cut   cutter
 	zstd  *zstd.Encoder // nil: no compression
+	delta *delta        // nil: a full save
 
 	off       uint64
 	header    [sha256.Size]byte
@@ -55,8 +57,12 @@ func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	created, err := c.enc.Marshal(h.Created.UTC())
+	if err != nil {
+		return nil, fmt.Errorf("state file header of %s/%s: %w", h.Service, h.Part, err)
+	}
 	item, err := c.enc.Marshal(cbor.Tag{Number: 55799, Content: headerItem{
-		Format: Version, Service: h.Service, Part: h.Part, Generation: h.Generation, Created: h.Created.UTC(),
+		Format: Version, Service: h.Service, Part: h.Part, Generation: h.Generation, Created: created,
 		Serializer: serializerItem{Name: h.Serializer.Name, Version: h.Serializer.Version,
 			SHA256: h.Serializer.Digest[:], Schema: h.Serializer.Schema},
 		Compression: h.Compression,
@@ -69,13 +75,20 @@ func NewWriter(w io.Writer, h Header) (*Writer, error) {
 	}
 	wr := &Writer{w: w, codec: c, cut: newCutter(), header: sha256.Sum256(item),
 		buf: make([]byte, headRoom, headRoom+2*maxChunk)}
-	if h.Compression == CompressionZstd {
-		wr.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
-		if err != nil {
-			return nil, fmt.Errorf("zstd encoder: %w", err)
-		}
+	if err := wr.compress(h.Compression); err != nil {
+		return nil, err
 	}
 	return wr, wr.write(item)
+}
+
+func (w *Writer) compress(compression string) (err error) {
+	if compression != CompressionZstd {
+		return nil
+	}
+	if w.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false)); err != nil {
+		return fmt.Errorf("zstd encoder: %w", err)
+	}
+	return nil
 }
 
 func (w *Writer) write(b []byte) error {
@@ -90,15 +103,19 @@ func (w *Writer) write(b []byte) error {
 	return err
 }
 
-// WriteBatch adds records, which must have been checked by a record.Scanner, in the order they come.
-// Errors are the underlying writer's, or wrap abi.ErrTooLarge when the file would pass a limit of the
-// format; after one the writer is spent.
+// WriteBatch adds records, which must have been checked by a record.Scanner, in the order they come; to a
+// delta also tombstones. Errors are the underlying writer's, or wrap abi.ErrTooLarge when the file would
+// pass a limit of the format; after one the writer is spent.
 func (w *Writer) WriteBatch(b *record.Batch) error {
 	if w.err != nil {
 		return w.err
 	}
 	from := 0 // where the bytes not yet taken over begin
 	for i, ref := range b.Refs {
+		if w.delta == nil && b.Tombstone(i) {
+			w.err = errors.New("a tombstone in a full save: there is nothing it could remove")
+			return w.err
+		}
 		if p := b.Partition(i); !w.open || string(p) != w.partition {
 			w.buf = append(w.buf, b.Data[from:ref.Start]...)
 			from = ref.Start
@@ -129,7 +146,11 @@ func (w *Writer) begin(partition string) error {
 		w.err = fmt.Errorf("%w: more than %d runs; records of one partition should stand together", abi.ErrTooLarge, MaxRuns)
 		return w.err
 	}
-	w.runs = append(w.runs, runItem{Kind: kindFull, Partition: partition})
+	kind := kindFull
+	if w.delta != nil {
+		kind = kindDelta
+	}
+	w.runs = append(w.runs, runItem{Kind: kind, Partition: partition})
 	w.open, w.partition = true, partition
 	return nil
 }
@@ -143,7 +164,15 @@ func (w *Writer) flush() error {
 		w.err = fmt.Errorf("%w: more than %d chunks in a state file", abi.ErrTooLarge, MaxChunks)
 		return w.err
 	}
+	if w.delta != nil && w.delta.tail.info.Changes+w.total.Records+w.records > MaxChanges {
+		w.err = fmt.Errorf("%w: more than %d changes in the deltas of a state file; save it in full", abi.ErrTooLarge, MaxChanges)
+		return w.err
+	}
 	raw := w.buf[headRoom:]
+	if w.delta != nil && w.delta.tail.deltaRaw+w.total.Raw+uint64(len(raw)) > MaxDeltaBytes {
+		w.err = fmt.Errorf("%w: more than %d bytes in the deltas of a state file; save it in full", abi.ErrTooLarge, MaxDeltaBytes)
+		return w.err
+	}
 	sum := sha256.Sum256(raw)
 	item := w.item(raw)
 	run := &w.runs[len(w.runs)-1]
@@ -200,14 +229,27 @@ func (w *Writer) Close() (Info, error) {
 			return Info{}, fmt.Errorf("zstd encoder: %w", err)
 		}
 	}
-	root := rootDigest(w.runs)
-	index, err := w.codec.enc.Marshal(indexItem{Header: w.header[:], Root: root[:], Records: w.total.Records,
-		Raw: w.total.Raw, Runs: w.runs})
+	x := indexItem{Header: w.header[:], Records: w.total.Records, Raw: w.total.Raw, Runs: w.runs}
+	w.total.Chunks = w.chunks
+	if w.delta != nil {
+		if err := w.delta.complete(&x, &w.total); err != nil {
+			w.err = err
+			return Info{}, err
+		}
+	} else {
+		w.total.Root = rootDigest(nil, w.runs)
+	}
+	x.Root = w.total.Root[:]
+	index, err := w.codec.enc.Marshal(x)
 	if err != nil {
 		return Info{}, fmt.Errorf("state file index: %w", err)
 	}
-	if len(index) > MaxIndexBytes {
-		w.err = fmt.Errorf("%w: an index of %d bytes; the limit is %d", abi.ErrTooLarge, len(index), MaxIndexBytes)
+	limit := int64(MaxIndexBytes)
+	if w.delta != nil {
+		limit -= w.delta.tail.indexes
+	}
+	if int64(len(index)) > limit {
+		w.err = fmt.Errorf("%w: an index of %d bytes; %d are left of the %d a file may have", abi.ErrTooLarge, len(index), limit, MaxIndexBytes)
 		return Info{}, w.err
 	}
 	trailer := makeTrailer(w.off, index)
@@ -215,7 +257,7 @@ func (w *Writer) Close() (Info, error) {
 		return Info{}, err
 	}
 	w.err = errors.New("state file writer: closed")
-	w.total.Root, w.total.Chunks, w.total.Size = root, w.chunks, int64(w.off)
+	w.total.Size = int64(w.off)
 	return w.total, nil
 }
 

@@ -5,22 +5,26 @@ This is the second reader of the format, written from runtime/statefile/FORMAT.m
 code with the first, so that a test can hold the two against each other. It is meant to be read beside
 that page: the steps it names are those of the section "Reading".
 
-    read_state.py FILE...         a JSON object for each file: header, index, records
-    read_state.py --raw FILE...   records as the hexadecimal of their CBOR, whole chunks at a time
+    read_state.py FILE...             a JSON object for each file: header, index, saves, records
+    read_state.py --raw FILE...       records as the hexadecimal of their CBOR
+    read_state.py --recover FILE...   where the last whole state file in a damaged one ends ("Recovery")
 
 CBOR that JSON does not have is {"$bytes": base64}, {"$tag": [number, item]}, {"$simple": number},
 {"$float": "nan"} or {"$map": [[key, value], ...]}. Chunks of zstd are not decompressed: their records are
 null and "needs" says "zstd".
 
 A file that cannot be read gives {"file", "error": {"kind", "offset", "message"}}; kind is "corrupt",
-"version" or "too_large". The exit code is that of the first such file (3, 4 or 7), otherwise 0.
+"version", "too_large" or, of --recover, "not_found". The exit code is that of the first such file (3, 4, 7
+or 5), otherwise 0.
 """
 
 import base64
+import datetime
 import hashlib
 import json
 import math
 import os
+import re
 import struct
 import sys
 
@@ -32,6 +36,9 @@ MAX_ELEMENTS = 4 << 20
 MAX_PAIRS = 1 << 10
 MAX_NESTING = 8
 MAX_RUNS = 1 << 20
+MAX_DELTAS = 64 << 10
+MAX_CHANGES = 1 << 20
+MAX_DELTA_BYTES = 1 << 30
 MAX_PARTITION = 4 << 10
 MAX_KEY = 64 << 10
 MAX_RECORD = 64 << 20
@@ -203,36 +210,85 @@ def cuts(raw_size, record_size, key):
     return h * CUT_ODDS < record_size << 32
 
 
-class StateFile:
-    """An open state file: the checks of steps 1 to 10 have passed."""
+RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
-    def __init__(self, file):
-        self.file = file
-        self.size = os.fstat(file.fileno()).st_size
+
+def time(pairs):
+    """The time "created" says, or None."""
+    created = pairs.get("created")
+    if created is None:
+        return None
+    if created.number != 0 or not isinstance(created.item, str) or not RFC3339.fullmatch(created.item):
+        raise corrupt(0, "created is no time")
+    try:
+        datetime.datetime.fromisoformat(created.item)
+    except ValueError:
+        raise corrupt(0, "created is no time") from None
+    return created.item
+
+
+class Chunk:
+    def __init__(self, delta, partition, offset, length, count, raw, digest):
+        self.delta, self.partition = delta, partition
+        self.offset, self.length, self.count, self.raw, self.digest = offset, length, count, raw, digest
+
+
+class Save:
+    """A save: its decoded index, which lies at "at", and what step 11 makes of it."""
+
+    def __init__(self, index, runs, at, end):
+        self.index, self.runs, self.at, self.end = index, runs, at, end
+        self.delta = index.get("previous", 0) != 0
+        self.chunks = []
+
+
+class StateFile:
+    """An open state file, or what the first size bytes of one are: the checks of steps 1 to 11 have passed."""
+
+    def __init__(self, file, size):
+        self.file, self.size = file, size
         front = self.read(0, min(self.size, MAX_HEADER))
         if front[:3] != b"\xd9\xd9\xf7":  # step 1
             raise corrupt(0, "not a state file")
         if self.size < TRAILER_SIZE:
             raise corrupt(self.size, "shorter than a trailer")
-        trailer_at = self.size - TRAILER_SIZE
-        trailer = self.read(trailer_at, TRAILER_SIZE)
         version = self.header_version(front)
-        if trailer[22:28] != b"torpor":  # step 3
-            raise corrupt(trailer_at + 22, "no trailer")
-        if version != struct.unpack(">H", trailer[28:])[0]:  # step 4
-            raise corrupt(trailer_at + 28, "header and trailer are of different versions")
-        if version != VERSION:
-            raise Refused("version", 0, "format version %d" % version)
-        index_at, index_size, crc = struct.unpack(">QQI", trailer[2:22])
-        if trailer[:2] != b"\x58\x1c" or index_at + index_size != trailer_at:  # step 5
-            raise corrupt(trailer_at, "the trailer does not place the index before it")
-        if index_size > MAX_INDEX:
-            raise Refused("too_large", index_at, "an index of %d bytes" % index_size)
-        index = self.read(index_at, index_size)
-        if crc32c(index + trailer[:18]) != crc:  # step 6
-            raise corrupt(index_at, "the CRC32C differs")
-        header_size = self.decode_header(front)
-        self.decode_index(index, index_at, front[:header_size])
+        self.saves = []
+        end, indexes, header = self.size, 0, None
+        while True:
+            index, at = self.index_bytes(end, version, MAX_INDEX - indexes)
+            if header is None:
+                header = front[:self.decode_header(front)]
+            save = self.decode_index(index, at, end, header)
+            self.saves.insert(0, save)
+            previous = save.index.get("previous", 0)
+            if previous == 0:
+                break
+            if previous > at or previous < len(header) + TRAILER_SIZE:  # step 10
+                raise corrupt(at, "previous is no place where a save may end")
+            if len(self.saves) > MAX_DELTAS:
+                raise Refused("too_large", at, "more than %d deltas" % MAX_DELTAS)
+            indexes += len(index)
+            end = previous
+        start, root, generation, changes, delta_bytes = len(header), b"", self.header["generation"], 0, 0
+        for save in self.saves:
+            root = self.place(save, start, root, generation)
+            start = save.end
+            if save.delta:
+                generation = save.index["generation"]
+                changes += save.index.get("records", 0)
+                if changes > MAX_CHANGES:
+                    raise Refused("too_large", save.at, "more than %d changes" % MAX_CHANGES)
+                delta_bytes += save.index.get("raw", 0)
+                if delta_bytes > MAX_DELTA_BYTES:
+                    raise Refused("too_large", save.at, "more than %d bytes in deltas" % MAX_DELTA_BYTES)
+                self.header["generation"], self.header["created"] = generation, time(save.index)
+            save.generation, save.created = generation, self.header["created"]
+        last = self.saves[-1]
+        self.live = last.index["live"] if last.delta else last.index.get("records", 0)
+        self.chunks = [c for save in self.saves for c in save.chunks]
+        self.index = {"records": self.live, "raw": sum(c.raw for c in self.chunks), "root": root.hex(),
+                      "chunks": len(self.chunks), "deltas": len(self.saves) - 1, "changes": changes}
 
     def read(self, offset, size):
         self.file.seek(offset)
@@ -251,14 +307,32 @@ class StateFile:
             raise corrupt(11, "the format version is no number")
         return version
 
+    def index_bytes(self, end, version, limit):
+        """The index of the save that ends at end, and where it lies."""
+        trailer_at = end - TRAILER_SIZE
+        trailer = self.read(trailer_at, TRAILER_SIZE)
+        if trailer[22:28] != b"torpor":  # step 3
+            raise corrupt(trailer_at + 22, "no trailer")
+        if version != struct.unpack(">H", trailer[28:])[0]:  # step 4
+            raise corrupt(trailer_at + 28, "header and trailer are of different versions")
+        if version != VERSION:
+            raise Refused("version", 0, "format version %d" % version)
+        index_at, index_size, crc = struct.unpack(">QQI", trailer[2:22])
+        if trailer[:2] != b"\x58\x1c" or index_at + index_size != trailer_at:  # step 5
+            raise corrupt(trailer_at, "the trailer does not place the index before it")
+        if index_size > limit:
+            raise Refused("too_large", index_at, "an index of %d bytes" % index_size)
+        index = self.read(index_at, index_size)
+        if crc32c(index + trailer[:18]) != crc:  # step 6
+            raise corrupt(index_at, "the CRC32C differs")
+        return index, index_at
+
     def decode_header(self, front):  # step 7
         d = Decoder(front[3:], 3, MAX_NESTING, False, True, (MAX_ELEMENTS, MAX_PAIRS))
         h = fields(d, d.item(), {"torpor": int, "service": str, "part": str, "generation": int, "created": Tag,
                                  "serializer": Pairs, "compression": str})
         s = fields(d, h.get("serializer"), {"name": str, "version": str, "sha256": bytes, "schema": int})
-        created = h.get("created", Tag(0, None))
-        if created.number != 0:
-            raise corrupt(0, "created is no time")
+        created = time(h)
         if not h.get("service") or not h.get("part") or not s.get("name") or not h.get("generation"):
             raise corrupt(0, "the header lacks service, part, generation or the serializer's name")
         if len(s.get("sha256", b"")) != 32:
@@ -267,16 +341,18 @@ class StateFile:
             raise corrupt(0, "the header lacks the compression")
         self.compression = h["compression"]
         self.header = {"format": h["torpor"], "service": h["service"], "part": h["part"], "generation": h["generation"],
-                       "created": created.item, "compression": self.compression,
+                       "created": created, "compression": self.compression,
                        "serializer": {"name": s["name"], "version": s.get("version", ""), "sha256": s["sha256"].hex(),
                                       "schema": s.get("schema", 0)}}
         return 3 + d.at
 
-    def decode_index(self, index, at, header):
+    def decode_index(self, index, at, end, header):
         d = Decoder(index, at, MAX_NESTING, False, True, (MAX_ELEMENTS, MAX_PAIRS))
-        x = fields(d, d.item(), {"previous": int, "header": bytes, "root": bytes, "records": int, "raw": int, "runs": list})
+        x = fields(d, d.item(), {"previous": int, "generation": int, "created": Tag, "header": bytes, "root": bytes,
+                                 "records": int, "raw": int, "live": int, "runs": list})
         if d.at != len(index):
             raise d.error("bytes after the index")
+        time(x)
         runs = []
         for item in x.get("runs", []):  # step 8: all of it must decode before any of it is judged
             run = fields(d, item, {"kind": str, "partition": str, "chunks": list})
@@ -288,12 +364,20 @@ class StateFile:
             raise corrupt(0, "the header's SHA-256 differs")
         if self.compression not in ("none", "zstd"):  # step 9
             raise Refused("version", 0, "compression %r" % self.compression)
-        if x.get("previous", 0) != 0:
-            raise Refused("version", at, "previous is not 0")
-        end, records, raw, root = len(header), 0, 0, hashlib.sha256()
-        self.chunks = []
-        for run in runs:
-            if run.get("kind") != "full":
+        return Save(x, runs, at, end)
+
+    def place(self, save, start, before, generation):
+        """Step 11 of one save, which begins at start; returns its root."""
+        x, at, kind = save.index, save.at, "full"
+        if save.delta:
+            kind = "delta"
+            if x.get("generation", 0) <= generation or "live" not in x:
+                raise corrupt(at, "the delta's generation is not above %d, or live is absent" % generation)
+        end, records, raw, root = start, 0, 0, hashlib.sha256(before)
+        for run in save.runs:
+            if run.get("kind") != kind:
+                if run.get("kind") in ("full", "delta"):
+                    raise corrupt(at, "a run of kind %r among those of kind %r" % (run["kind"], kind))
                 raise Refused("version", at, "a run of kind %r" % run.get("kind"))
             partition = run.get("partition", "").encode()
             if not run.get("chunks") or len(partition) > MAX_PARTITION:
@@ -301,54 +385,60 @@ class StateFile:
             for offset, length, count, raw_size, digest in run["chunks"]:
                 if offset != end or len(digest) != 32:
                     raise corrupt(at, "a chunk does not follow the one before it")
-                self.chunks.append((partition, offset, length, count, raw_size, digest))
+                save.chunks.append(Chunk(save.delta, partition, offset, length, count, raw_size, digest))
                 end, records, raw = end + length, records + count, raw + raw_size
                 root.update(struct.pack(">I", len(partition)) + partition + digest)
-        if end != at:  # step 10
+        if end != at:
             raise corrupt(at, "the chunks do not end where the index begins")
-        if len(runs) > MAX_RUNS or len(self.chunks) > MAX_ELEMENTS:
-            raise Refused("too_large", at, "%d runs of %d chunks" % (len(runs), len(self.chunks)))
+        if len(save.runs) > MAX_RUNS or len(save.chunks) > MAX_ELEMENTS:
+            raise Refused("too_large", at, "%d runs of %d chunks" % (len(save.runs), len(save.chunks)))
         if root.digest() != x.get("root") or records != x.get("records", 0) or raw != x.get("raw", 0):
             raise corrupt(at, "root digest or counts differ")
-        self.index = {"records": records, "raw": raw, "root": root.hexdigest(), "chunks": len(self.chunks), "runs": len(runs)}
+        return root.digest()
+
+    def content(self, chunk):
+        """What the byte string of a chunk holds: step 12, and of 13 what concerns the head."""
+        if chunk.raw > MAX_CHUNK or chunk.length > MAX_CHUNK + MAX_CHUNK // 128 + 1024:
+            raise Refused("too_large", chunk.offset, "a chunk of %d bytes" % max(chunk.length, chunk.raw))
+        item = self.read(chunk.offset, chunk.length)
+        d = Decoder(item, chunk.offset, 1, True, True, (0, 0))
+        if self.compression == "none" and d.take(2) != b"\xd8\x3f":
+            raise corrupt(chunk.offset, "a chunk that does not begin with tag 63")
+        major, _, size = d.head()
+        if major != BYTES or size != chunk.length - d.at:
+            raise corrupt(chunk.offset, "a chunk that is not one byte string")
+        return item[d.at:]
 
     def records(self, chunk):
-        """The records of a chunk, each with its partition, key, value and bytes: steps 11 to 13."""
-        partition, at, length, count, raw_size, digest = chunk
-        if raw_size > MAX_CHUNK or length > MAX_CHUNK + MAX_CHUNK // 128 + 1024:
-            raise Refused("too_large", at, "a chunk of %d bytes" % max(length, raw_size))
-        item = self.read(at, length)
-        d = Decoder(item, at, 1, True, True, (0, 0))
-        if self.compression == "none" and d.take(2) != b"\xd8\x3f":
-            raise corrupt(at, "a chunk that does not begin with tag 63")
-        major, _, size = d.head()
-        if major != BYTES or size != length - d.at:
-            raise corrupt(at, "a chunk that is not one byte string")
+        """The records of a chunk, each with its partition, key, value and bytes: steps 12 to 14."""
+        raw = self.content(chunk)
         if self.compression != "none":
             return None
-        raw = item[d.at:]
-        if len(raw) != raw_size or hashlib.sha256(raw).digest() != digest:
-            raise corrupt(at, "the chunk is not what the index says")
-        out = self.split(raw, at + d.at)
-        if len(out) != count or any(r[0] != partition for r in out):
-            raise corrupt(at, "the chunk's records are not those of its run")
+        at = chunk.offset + chunk.length - len(raw)
+        if len(raw) != chunk.raw or hashlib.sha256(raw).digest() != chunk.digest:
+            raise corrupt(chunk.offset, "the chunk is not what the index says")
+        out = self.split(raw, at, chunk.delta)
+        if len(out) != chunk.count or any(r.partition != chunk.partition for r in out):
+            raise corrupt(chunk.offset, "the chunk's records are not those of its run")
         return out
 
-    def split(self, raw, at):
+    def split(self, raw, at, delta):
         d = Decoder(raw, at, MAX_VALUE_NESTING, True, False, (MAX_RECORD, MAX_RECORD), "too_large")
         out = []
         while d.at < len(raw):
             start = d.at
-            if d.take(1) != b"\x83":
+            head = d.take(1)
+            gone = delta and head == b"\x82"
+            if head != b"\x83" and not gone:
                 raise d.error("a record is an array of three")
             partition, _ = self.string(d, "partition", (TEXT,), MAX_PARTITION)
             key_at = d.at
             key, major = self.string(d, "key", (BYTES, TEXT), MAX_KEY)
             key_end = d.at
-            value = d.item()
+            value = None if gone else d.item()
             if d.at - start > MAX_RECORD:
                 raise d.limit("a record of %d bytes" % (d.at - start))
-            out.append((partition, key.decode() if major == TEXT else key, value, raw[start:d.at], raw[key_at:key_end]))
+            out.append(Record(gone, partition, key.decode() if major == TEXT else key, value, raw[start:d.at], raw[key_at:key_end]))
         return out
 
     def string(self, d, what, majors, limit):
@@ -366,16 +456,46 @@ class StateFile:
         return content, major
 
     def cut_by_rule(self, chunks):
-        """Whether the chunks end where "Cutting chunks" says; chunks are lists of records."""
+        """Whether the chunks of a save end where "Cutting chunks" says; chunks are lists of records."""
         for i, records in enumerate(chunks):
             size = 0
-            for j, (partition, _, _, whole, key) in enumerate(records):
-                size += len(whole)
+            for j, r in enumerate(records):
+                size += len(r.whole)
                 last = j == len(records) - 1
-                run_ends = last and (i + 1 == len(chunks) or chunks[i + 1][0][0] != partition)
-                if cuts(size, len(whole), key) != last and not run_ends:
+                run_ends = last and (i + 1 == len(chunks) or chunks[i + 1][0].partition != r.partition)
+                if cuts(size, len(r.whole), r.key_item) != last and not run_ends:
                     return False
         return True
+
+
+class Record:
+    """A record or, if it is gone, a tombstone."""
+
+    def __init__(self, gone, partition, key, value, whole, key_item):
+        self.gone, self.partition, self.key, self.value = gone, partition, key, value
+        self.whole, self.key_item = whole, key_item
+
+
+def merge(saves):
+    """Applies deltas ("Applying deltas"); saves are lists of chunks, these lists of records. A dict of
+    Python does what is asked of a run: a key that is there keeps its place, one that comes back is last."""
+    if len(saves) == 1:
+        return [r for records in saves[0] for r in records]
+    runs, places = [], {}  # a run is its partition and records by key; places are a partition's runs
+    for number, chunks in enumerate(saves):
+        for records in chunks:
+            partition = records[0].partition
+            there = places.setdefault(partition, [])
+            if number == 0 and (not runs or runs[-1][0] != partition) or not there:
+                there.append({})
+                runs.append((partition, there[-1]))
+            for r in records:
+                run = next((run for run in there if r.key_item in run), there[-1])
+                if not r.gone:
+                    run[r.key_item] = r
+                else:
+                    run.pop(r.key_item, None)
+    return [r for _, run in runs for r in run.values()]
 
 
 def to_json(v):
@@ -398,33 +518,69 @@ def to_json(v):
 
 def describe(path, raw):
     with open(path, "rb") as file:
-        state = StateFile(file)
-        out = {"file": path, "header": state.header, "index": state.index}
-        chunks = [state.records(c) for c in state.chunks]
+        state = StateFile(file, os.fstat(file.fileno()).st_size)
+        out = {"file": path, "header": state.header, "index": state.index,
+               "saves": [{"generation": s.generation, "created": s.created, "end": s.end, "delta": s.delta} for s in state.saves]}
+        saves = [[state.records(c) for c in save.chunks] for save in state.saves]
     if state.compression != "none":
         return {**out, "records": None, "needs": state.compression}
-    out["cut_by_rule"] = state.cut_by_rule(chunks)
+    out["cut_by_rule"] = all(state.cut_by_rule(chunks) for chunks in saves)
+    records = merge(saves)
+    if len(saves) > 1 and len(records) != state.live:  # step 15
+        raise corrupt(state.size, "%d records, live says %d" % (len(records), state.live))
     if raw:
-        out["records"] = [b"".join(r[3] for r in records).hex() for records in chunks]
+        out["records"] = [r.whole.hex() for r in records]
     else:
-        out["records"] = [{"partition": r[0].decode(), "key": to_json(r[1]), "value": to_json(r[2])}
-                          for records in chunks for r in records]
+        out["records"] = [{"partition": r.partition.decode(), "key": to_json(r.key), "value": to_json(r.value)} for r in records]
     return out
 
 
+def whole(file, end, deep):
+    """Whether the first end bytes are a whole state file, as "Recovery" asks; deep: all of its chunks."""
+    state = StateFile(file, end)
+    for chunk in state.saves[0].chunks:
+        state.content(chunk)
+    saves = [[state.records(c) for c in save.chunks] for save in state.saves if save.delta or deep]
+    if deep and state.compression == "none" and len(merge(saves)) != state.live:
+        raise corrupt(end, "live is wrong")
+
+
+def recover(path):
+    with open(path, "rb") as file:
+        data = file.read()
+        torn, deep, limit = True, False, len(data)
+        while True:
+            at = data.rfind(b"torpor" + struct.pack(">H", VERSION), 0, limit)
+            if at < 0:
+                raise Refused("not_found", 0, "no whole state file")
+            end, limit = at + 8, at + 7
+            trailer = data[max(0, end - TRAILER_SIZE):end]
+            if len(trailer) < TRAILER_SIZE or trailer[:2] != b"\x58\x1c" or sum(struct.unpack(">QQ", trailer[2:18])) != end - TRAILER_SIZE:
+                continue
+            try:
+                whole(file, end, deep)
+                if end < len(data):
+                    return {"file": path, "end": end, "torn": torn}
+                deep = True  # the damage is further inside
+            except Refused as e:
+                if e.kind != "corrupt":
+                    raise
+            torn = False
+
+
 def main(arguments):
-    raw = arguments[:1] == ["--raw"]
-    paths = arguments[1:] if raw else arguments
+    mode = arguments[0] if arguments[:1] in (["--raw"], ["--recover"]) else ""
+    paths = arguments[1:] if mode else arguments
     if not paths or any(p.startswith("-") for p in paths):
         print(__doc__, file=sys.stderr)
         return 2
     code = 0
     for path in paths:
         try:
-            out = describe(path, raw)
+            out = recover(path) if mode == "--recover" else describe(path, mode == "--raw")
         except Refused as e:
             out = {"file": path, "error": {"kind": e.kind, "offset": e.offset, "message": e.message}}
-            code = code or {"corrupt": 3, "version": 4, "too_large": 7}[e.kind]
+            code = code or {"corrupt": 3, "version": 4, "too_large": 7, "not_found": 5}[e.kind]
         print(json.dumps(out))
     return code
 
