@@ -15,8 +15,8 @@ go test -list '^Fuzz' ./... >"$list" || {
 	exit 1
 }
 
-# fuzz TARGET PACKAGE. The go command can fail with nothing but "context deadline exceeded" when the time
-# is up while its workers are busy (golang.org/issue/48591): that is no finding, and is tried once more.
+# fuzz TARGET PACKAGE. Before Go 1.27 the go command can fail with nothing but "context deadline exceeded"
+# when the time is up (go.dev/issue/75804): that is no finding, and is tried once more.
 fuzz() {
 	if go test -run '^$' -fuzz "^$1\$" -fuzztime "$time" "$2" </dev/null >"$out" 2>&1; then
 		cat "$out"
