@@ -79,6 +79,7 @@ func (in *recordInput) next(buf []byte) (int, bool, bool, error) {
 		if in.ended {
 			return 0, true, false, nil
 		}
+		in.batch = nil // not ours any more
 		b, err := in.src.ReadBatch()
 		if err == io.EOF { // wrapped, it is a failure like any other
 			in.ended = true

@@ -279,3 +279,37 @@ func TestConcurrentCompiles(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestBatchIsNotLookedAtAgain: what a source gives is its own again at the next call, be that its last.
+func TestBatchIsNotLookedAtAgain(t *testing.T) {
+	m := compile(t, newHost(t, host.Config{}), modules.Records())
+	data := mixedRecords(3, 50, 1000)
+	var given *record.Batch
+	rest := data
+	source := sourceFunc(func() (*record.Batch, error) {
+		if given != nil {
+			clear(given.Data)
+			*given = record.Batch{}
+		}
+		if len(rest) == 0 {
+			return nil, io.EOF
+		}
+		var scan record.Scanner
+		refs, err := scan.Scan(rest, nil)
+		if err != nil {
+			return nil, err
+		}
+		n := refs[min(6, len(refs)-1)].End
+		refs, err = scan.Scan(rest[:n], refs[:0])
+		given = &record.Batch{Data: bytes.Clone(rest[:n]), Refs: refs}
+		rest = rest[n:]
+		return given, err
+	})
+	var native bytes.Buffer
+	if err := m.Load(t.Context(), abi.Call{Schema: 1}, source, &native); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(native.Bytes(), data) {
+		t.Error("what came out is not what went in")
+	}
+}

@@ -104,3 +104,10 @@ func TestAppendRecord(t *testing.T) {
 	got = record.AppendArray(got, 0)
 	wantAppended(t, "AppendRecord", "", got, oracle(t, []any{"p", []byte{1, 2}, []any{}}))
 }
+
+func TestAppendTombstone(t *testing.T) {
+	got := record.AppendTombstone(dots())
+	got = record.AppendText(got, "p")
+	got = record.AppendBytes(got, []byte{1, 2})
+	wantAppended(t, "AppendTombstone", "", got, oracle(t, []any{"p", []byte{1, 2}}))
+}

@@ -25,20 +25,22 @@ func seeds(f *testing.F, add func(data []byte)) {
 	add(unhex(f, "83 61 61 61 61 1817"))
 	add(unhex(f, "83 61 61 61 61 bb 8000000000000000"))
 	add(unhex(f, "83 61 61 5a 00010000"))
+	add(append(append(tombstone(), data...), tombstone()...))
+	add(unhex(f, "82 60 60 82 61 61 41"))
 }
 
 // What the scanner accepts, the reference accepts, cbor finds well-formed, and the refs cover without
 // gaps; what it refuses, the reference refuses.
 func FuzzScanner(f *testing.F) {
-	seeds(f, func(data []byte) { f.Add(data) })
+	seeds(f, func(data []byte) { f.Add(data, false); f.Add(data, true) })
 	const maxBytes = record.MinMaxBytes
-	f.Fuzz(func(t *testing.T, data []byte) {
-		s := record.Scanner{MaxBytes: maxBytes}
+	f.Fuzz(func(t *testing.T, data []byte, tombstones bool) {
+		s := record.Scanner{MaxBytes: maxBytes, Tombstones: tombstones}
 		refs, err := s.Scan(data, nil)
-		if want := reference(data, maxBytes); (want == nil) != (err == nil) {
+		if want := reference(data, maxBytes, tombstones); (want == nil) != (err == nil) {
 			t.Fatalf("reference says %v, scanner %v", want, err)
 		}
-		checkRefs(t, data, refs, maxBytes)
+		checkRefs(t, data, refs, maxBytes, tombstones)
 		end := 0
 		if len(refs) > 0 {
 			end = refs[len(refs)-1].End

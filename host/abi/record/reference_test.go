@@ -28,13 +28,14 @@ func wellformed(t testing.TB, item []byte) error {
 var lenient = sync.OnceValues(cbor.DecOptions{MaxNestedLevels: 65535, MaxArrayElements: math.MaxInt32, MaxMapPairs: math.MaxInt32}.DecMode)
 
 // reference says whether data is records, as plainly as the rules of the package comment can be
-// written down. maxBytes 0 means the default.
-func reference(data []byte, maxBytes int) error {
+// written down. maxBytes 0 means the default; tombstones says whether those
+// count as records.
+func reference(data []byte, maxBytes int, tombstones bool) error {
 	if maxBytes == 0 {
 		maxBytes = record.DefaultMaxBytes
 	}
 	for len(data) > 0 {
-		rest, err := referenceRecord(data)
+		rest, err := referenceRecord(data, tombstones)
 		if err != nil {
 			return err
 		}
@@ -46,9 +47,10 @@ func reference(data []byte, maxBytes int) error {
 	return nil
 }
 
-func referenceRecord(b []byte) (rest []byte, err error) {
+func referenceRecord(b []byte, tombstones bool) (rest []byte, err error) {
 	major, n, b, err := referenceHead(b)
-	if err != nil || major != 4 || n != 3 {
+	gone := tombstones && n == 2
+	if err != nil || major != 4 || n != 3 && !gone {
 		return nil, fmt.Errorf("no array of three: %v", err)
 	}
 	for _, part := range []struct {
@@ -66,6 +68,9 @@ func referenceRecord(b []byte) (rest []byte, err error) {
 			return nil, errors.New(part.name + " is not UTF-8")
 		}
 		b = b[n:]
+	}
+	if gone {
+		return b, nil
 	}
 	return referenceItem(b, 0)
 }
@@ -134,25 +139,29 @@ func referenceHead(b []byte) (major byte, n uint64, rest []byte, err error) {
 }
 
 // checkRefs holds what a scan of data found against cbor and against the rules for a Batch.
-func checkRefs(t *testing.T, data []byte, refs []record.Ref, maxBytes int) {
+func checkRefs(t *testing.T, data []byte, refs []record.Ref, maxBytes int, tombstones bool) {
 	t.Helper()
 	b := record.Batch{Data: data, Refs: refs}
 	at := 0
 	for i, r := range refs {
-		if r.Start != at || r.Partition != at+1 || r.Key <= r.Partition || r.Value <= r.Key || r.End <= r.Value || r.End > len(data) {
+		if r.Start != at || r.Partition != at+1 || r.Key <= r.Partition || r.Value <= r.Key || r.End < r.Value || r.End > len(data) {
 			t.Fatalf("record %d: %+v after offset %d", i, r, at)
 		}
 		at = r.End
 		if err := wellformed(t, b.Record(i)); err != nil {
 			t.Fatalf("record %d: cbor refuses it: %v", i, err)
 		}
-		s := record.Scanner{MaxBytes: maxBytes}
+		gone := data[r.Start] == 0x82
+		if b.Tombstone(i) != gone || gone && !tombstones || gone != (len(b.Value(i)) == 0) {
+			t.Fatalf("record %d begins with %#02x: Tombstone says %v, its value has %d bytes", i, data[r.Start], b.Tombstone(i), len(b.Value(i)))
+		}
+		s := record.Scanner{MaxBytes: maxBytes, Tombstones: tombstones}
 		again, err := s.Scan(b.Record(i), nil)
 		shifted := record.Ref{Partition: r.Partition - r.Start, Key: r.Key - r.Start, Value: r.Value - r.Start, End: r.End - r.Start}
 		if err != nil || len(again) != 1 || again[0] != shifted {
 			t.Fatalf("record %d scanned alone: %v, %v; want %+v", i, again, err, shifted)
 		}
-		if err := wellformed(t, b.Value(i)); err != nil {
+		if err := wellformed(t, b.Value(i)); err != nil && !gone {
 			t.Fatalf("record %d: cbor refuses its value: %v", i, err)
 		}
 		var partition string

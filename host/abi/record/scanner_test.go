@@ -88,7 +88,7 @@ func TestScannerAccepts(t *testing.T) {
 	for name, value := range values {
 		t.Run(name, func(t *testing.T) {
 			data := withValue(value...)
-			if err := reference(data, 0); err != nil {
+			if err := reference(data, 0, false); err != nil {
 				t.Fatalf("the reference refuses it: %v", err)
 			}
 			if err := wellformed(t, data); err != nil {
@@ -246,7 +246,7 @@ func TestScannerRefuses(t *testing.T) {
 			// The same fault after a sound record, so that offsets do not count from the bad one.
 			for _, before := range [][]byte{nil, withValue(0x00)} {
 				data := append(bytes.Clone(before), c.data...)
-				if reference(data, 0) == nil {
+				if reference(data, 0, false) == nil {
 					t.Fatal("the reference accepts it")
 				}
 				var s record.Scanner
@@ -402,11 +402,130 @@ func TestScannerDamaged(t *testing.T) {
 		was := data[i]
 		for v := range 256 {
 			data[i] = byte(v)
-			want := reference(data, 0)
+			want := reference(data, 0, false)
 			_, err := s.Scan(data, nil)
 			if (want == nil) != (err == nil) {
 				t.Fatalf("byte %d as %#02x: reference says %v, scanner %v", i, v, want, err)
 			}
+		}
+		data[i] = was
+	}
+}
+
+// tombstone is one of partition "p" and key "k".
+func tombstone() []byte { return []byte{0x82, 0x61, 'p', 0x61, 'k'} }
+
+func TestScannerTombstones(t *testing.T) {
+	data := append(tombstone(), withValue(0x80)...)
+	data = append(data, unhex(t, "82 60 43 00ff80")...)
+	data = append(data, tombstone()...)
+	s := record.Scanner{Tombstones: true}
+	refs, err := s.Scan(data, nil)
+	if err != nil || len(refs) != 4 {
+		t.Fatal(refs, err)
+	}
+	b := record.Batch{Data: data, Refs: refs}
+	checkRefs(t, data, refs, 0, true)
+	for i, want := range []bool{true, false, true, true} {
+		if b.Tombstone(i) != want || (len(b.Value(i)) == 0) != want {
+			t.Errorf("record %d: tombstone %v, value % x", i, b.Tombstone(i), b.Value(i))
+		}
+	}
+	if key, text := b.Key(2); string(key) != "\x00\xff\x80" || text || len(b.Partition(2)) != 0 {
+		t.Errorf("key % x, text %v, partition %q", key, text, b.Partition(2))
+	}
+	if key, text := b.Key(3); string(key) != "k" || !text || string(b.Partition(3)) != "p" || !bytes.Equal(b.Record(3), tombstone()) {
+		t.Errorf("key %q, text %v, partition %q, whole % x", key, text, b.Partition(3), b.Record(3))
+	}
+	if c := b.Clone(); !c.Tombstone(0) || c.Tombstone(1) {
+		t.Error("the clone has other tombstones")
+	}
+	if allocs := testing.AllocsPerRun(100, func() { refs, _ = s.Scan(data, refs[:0]) }); allocs > 0 {
+		t.Errorf("%v allocations in a scan with room for its refs", allocs)
+	}
+	// Whoever has not asked for them meets none.
+	var plain record.Scanner
+	none, err := plain.Scan(data, nil)
+	if len(none) > 0 {
+		t.Errorf("a scanner that was not asked for tombstones takes %d", len(none))
+	}
+	wantFormatError(t, err, abi.ErrCorrupt, 0, "array of three")
+	if _, n, err := drain(t, record.NewReader(bytes.NewReader(data), 0)); n > 0 || !errors.Is(err, abi.ErrCorrupt) {
+		t.Errorf("a reader takes %d, %v", n, err)
+	}
+}
+
+func TestScannerRefusesTombstones(t *testing.T) {
+	long := func(n int) []byte { return append([]byte{0x82, 0x60}, zeros(n)...) }
+	for _, c := range []struct {
+		name   string
+		data   []byte
+		at     int
+		err    error
+		reason string
+	}{
+		{"with a value", append(tombstone(), 0xf6), 5, abi.ErrCorrupt, "array of three"},
+		{"without a key", unhex(t, "82 61 70"), 3, abi.ErrCorrupt, "ends inside the record"},
+		{"an array of one", unhex(t, "81 60"), 0, abi.ErrCorrupt, "array of three"},
+		{"in a long head", unhex(t, "98 02 60 60"), 0, abi.ErrCorrupt, "array of three"},
+		{"a map of one", unhex(t, "a1 60 60"), 0, abi.ErrCorrupt, "array of three"},
+		{"a text of two", unhex(t, "62 60 60"), 0, abi.ErrCorrupt, "array of three"},
+		{"its partition bytes", unhex(t, "82 40 60"), 1, abi.ErrCorrupt, "partition must be a text string"},
+		{"its partition not UTF-8", unhex(t, "82 61 ff 60"), 2, abi.ErrCorrupt, "not UTF-8"},
+		{"its key a number", unhex(t, "82 60 01"), 2, abi.ErrCorrupt, "key must be a text or byte string"},
+		{"its key not UTF-8", unhex(t, "82 60 61 ff"), 3, abi.ErrCorrupt, "not UTF-8"},
+		{"its key indefinite", unhex(t, "82 60 5f 41 61 ff"), 2, abi.ErrCorrupt, "indefinite"},
+		{"its key over its limit", long(record.MaxKeyBytes + 1), 2, abi.ErrTooLarge, "key is 65537 bytes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, before := range [][]byte{nil, withValue(0x00), tombstone()} {
+				data := append(bytes.Clone(before), c.data...)
+				if reference(data, 0, true) == nil {
+					t.Fatal("the reference accepts it")
+				}
+				s := record.Scanner{Tombstones: true}
+				_, err := s.Scan(data, nil)
+				wantFormatError(t, err, c.err, len(before)+c.at, c.reason)
+			}
+		})
+	}
+	// The limit on a record is one on tombstones, too.
+	for n, ok := range map[int]bool{record.MinMaxBytes: true, record.MinMaxBytes + 1: false} {
+		data := long(n - 5)
+		if len(data) != n {
+			t.Fatalf("the test's tombstone has %d bytes, not %d", len(data), n)
+		}
+		s := record.Scanner{Tombstones: true, MaxBytes: 1}
+		_, err := s.Scan(data, nil)
+		if ok && err != nil {
+			t.Errorf("%d bytes: %v", n, err)
+		} else if !ok {
+			wantFormatError(t, err, abi.ErrTooLarge, 0, "1025 bytes; the limit is 1024")
+		}
+	}
+}
+
+// Every byte of tombstones and records as any other, and the bytes cut anywhere: accepted where the
+// reference accepts it.
+func TestScannerDamagedTombstones(t *testing.T) {
+	data := append(append(tombstone(), withValue(0x82, 0x00, 0x01)...), unhex(t, "82 62 c3a9 43 00ff80")...)
+	s := record.Scanner{Tombstones: true}
+	for n := range len(data) + 1 {
+		want := reference(data[:n], 0, true)
+		if _, err := s.Scan(data[:n], nil); (want == nil) != (err == nil) {
+			t.Fatalf("first %d bytes: reference says %v, scanner %v", n, want, err)
+		}
+	}
+	for i := range data {
+		was := data[i]
+		for v := range 256 {
+			data[i] = byte(v)
+			want := reference(data, 0, true)
+			refs, err := s.Scan(data, nil)
+			if (want == nil) != (err == nil) {
+				t.Fatalf("byte %d as %#02x: reference says %v, scanner %v", i, v, want, err)
+			}
+			checkRefs(t, data, refs, 0, true)
 		}
 		data[i] = was
 	}
