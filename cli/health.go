@@ -33,13 +33,7 @@ container's health check.`,
 		Args: args(cobra.NoArgs),
 	}
 	flags := cmd.Flags()
-	addFlags(flags)
-	// The other settings are read, so that environment and file may hold them, but say nothing here.
-	for _, s := range settingsTable() {
-		if s.key != "listen" && s.key != configKey {
-			_ = flags.MarkHidden(s.flag())
-		}
-	}
+	addFlagsFor(flags, "listen")
 	flags.BoolVar(&asJSON, "json", false, "print the answer as it came")
 	flags.DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for the answer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -36,6 +37,10 @@ func (p *program) inspect() *cobra.Command {
 		Long: `Inspect prints a state file's header, counts and partitions, and with --records its records, one a
 line: partition, key and value in CBOR's diagnostic notation, long values cut short.
 
+Deltas, which are saves of only what had changed, are applied: the records are those of the newest
+generation in the file. The counts by partition are of the full save before them; CHANGES are records and
+tombstones in the deltas. A file whose end is a save that did not come to its end is shown without it.
+
 With --json it prints one JSON object; with --json --records that object on the first line and one
 record on each line after it, whole. Byte strings are {"$bytes": base64}, other CBOR that JSON does
 not have (tags, NaN, maps whose keys are not text) is {"$cbor": diagnostic notation}, and what has no
@@ -48,7 +53,7 @@ It reads the file alone: no data folder is opened and nothing is changed.`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			out := bufio.NewWriter(p.Out)
-			return errors.Join(o.run(out, a[0]), out.Flush())
+			return errors.Join(o.run(cmd.Context(), out, p.Err, a[0]), out.Flush())
 		},
 	}
 	f := cmd.Flags()
@@ -63,7 +68,7 @@ type inspectOptions struct {
 	partitions    []string
 }
 
-func (o inspectOptions) run(out io.Writer, path string) error {
+func (o inspectOptions) run(ctx context.Context, out, notes io.Writer, path string) error {
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("state file %s: %w", path, abi.ErrNotFound)
@@ -80,6 +85,12 @@ func (o inspectOptions) run(out io.Writer, path string) error {
 		return usageError{fmt.Errorf("%s is no file: name a state file, such as .torpor/state/api_states/s3/store.state", path)}
 	}
 	state, err := statefile.Open(file, info.Size(), path)
+	if errors.Is(err, abi.ErrCorrupt) {
+		if end, torn, _ := statefile.LastGood(ctx, file, info.Size(), path); torn && end > 0 {
+			fmt.Fprintf(notes, "torpor: state file %s: the last %d bytes are a save that did not come to its end; shown is what is before it\n", path, info.Size()-end)
+			state, err = statefile.Open(file, end, path)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -119,11 +130,23 @@ func (o inspectOptions) printText(out io.Writer, f *statefile.File) error {
 	row("compression", "%s", h.Compression)
 	row("size", "%d bytes", info.Size)
 	row("records", "%d (%d bytes in %d chunks)", info.Records, info.Raw, info.Chunks)
+	if info.Deltas > 0 {
+		full := f.Saves()[0]
+		row("deltas", "%d (%d changes in %d bytes) since generation %d", info.Deltas, info.Changes, info.Size-full.End, full.Generation)
+	}
 	row("root", "%x", info.Root)
 	if parts := f.Partitions(); len(parts) > 0 {
-		fmt.Fprintf(tw, "\nPARTITION\tRECORDS\tBYTES\tCHUNKS\n")
+		fmt.Fprintf(tw, "\nPARTITION\tRECORDS\tBYTES\tCHUNKS")
+		if info.Deltas > 0 {
+			fmt.Fprintf(tw, "\tCHANGES")
+		}
+		fmt.Fprintln(tw)
 		for _, p := range parts {
-			fmt.Fprintf(tw, "%s\t%d\t%d\t%d\n", oneWord(p.Name), p.Records, p.Raw, p.Chunks)
+			fmt.Fprintf(tw, "%s\t%d\t%d\t%d", oneWord(p.Name), p.Records, p.Raw, p.Chunks)
+			if info.Deltas > 0 {
+				fmt.Fprintf(tw, "\t%d", p.Changes)
+			}
+			fmt.Fprintln(tw)
 		}
 	}
 	if err := tw.Flush(); err != nil || !o.records {
@@ -193,15 +216,26 @@ func (o inspectOptions) printJSON(out io.Writer, f *statefile.File) error {
 		Records uint64 `json:"records"`
 		Bytes   uint64 `json:"bytes"`
 		Chunks  int    `json:"chunks"`
+		Changes uint64 `json:"changes"`
 	}
-	parts := []partition{}
+	type save struct {
+		Generation uint64    `json:"generation"`
+		Created    time.Time `json:"created"`
+		End        int64     `json:"end"`
+		Delta      bool      `json:"delta"`
+	}
+	parts, saves := []partition{}, []save{}
 	for _, p := range f.Partitions() {
-		parts = append(parts, partition{p.Name, p.Records, p.Raw, p.Chunks})
+		parts = append(parts, partition{p.Name, p.Records, p.Raw, p.Chunks, p.Changes})
+	}
+	for _, s := range f.Saves() {
+		saves = append(saves, save(s))
 	}
 	head := map[string]any{
 		"format": statefile.Version, "service": h.Service, "part": h.Part, "generation": h.Generation,
 		"created": h.Created, "compression": h.Compression, "size": info.Size, "records": info.Records,
 		"bytes": info.Raw, "chunks": info.Chunks, "root": hex.EncodeToString(info.Root[:]), "partitions": parts,
+		"changes": info.Changes, "saves": saves,
 		"serializer": map[string]any{"name": h.Serializer.Name, "version": h.Serializer.Version,
 			"schema": h.Serializer.Schema, "sha256": hex.EncodeToString(h.Serializer.Digest[:])},
 	}

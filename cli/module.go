@@ -25,12 +25,7 @@ so that the next start only loads them. A container image does it when it is bui
   torpor module warm --cache /var/cache/torpor`,
 		Args: args(cobra.NoArgs),
 	}
-	addFlags(warm.Flags())
-	for _, s := range settingsTable() {
-		if s.key != "cache" && s.key != "data" && s.key != configKey {
-			_ = warm.Flags().MarkHidden(s.flag())
-		}
-	}
+	addFlagsFor(warm.Flags(), "cache", "data")
 	warm.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		s, err := readSettings(warm.Flags(), p.environ, knownServices())
 		if err != nil {

@@ -169,7 +169,7 @@ func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger
 	backends := map[string]http.Handler{}
 	for _, e := range services {
 		own := s.service(e.name)
-		e.part.Proof = own.Proof
+		e.part.Proof, e.part.Compression = own.Proof, own.Compression
 		cfg.Services = append(cfg.Services, runtime.ServiceConfig{Name: e.name, Parts: []runtime.PartConfig{e.part},
 			Save: own.Save, Load: own.Load, FlushInterval: own.FlushInterval, HoldTimeout: own.HoldTimeout})
 		backends[e.name] = e.handler
@@ -193,7 +193,7 @@ func (h *house) openState(ctx context.Context, s *settings, logger *slog.Logger,
 		return fmt.Errorf("data folder %s: %w; choose another with --data, or turn persistence off with PERSISTENCE=0", s.Data, err)
 	}
 	h.closers = append(h.closers, func(context.Context) error { return fsys.Close() })
-	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger})
+	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger, Keep: s.Generations})
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w", s.Data, err)
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/runtime/statedir"
 )
 
 // setting is one thing that can be configured: by flag, by environment, in the configuration file, in
@@ -41,6 +42,9 @@ const (
 	configKey = "config"
 )
 
+// maxGenerations is how many generations can be kept: each is a file of the size of the state.
+const maxGenerations = 1000
+
 // settingsTable is every setting there is. README.md has the same table, and a test compares them.
 func settingsTable() []setting {
 	return []setting{
@@ -57,7 +61,9 @@ func settingsTable() []setting {
 			usage: "how often changed services are saved with SCHEDULED: seconds, or a duration such as 500ms"},
 		{key: "hold_timeout", def: "5", perService: true, usage: "how long a save may wait for requests under way: seconds, or a duration"},
 		{key: "proof", def: string(runtime.ProofFull), perService: true, usage: "which saves are proved by loading them again: " + names(runtime.Proofs())},
+		{key: "compression", def: runtime.Compressions()[0], perService: true, usage: "how state files are compressed, from the next full save on: " + names(runtime.Compressions())},
 		{key: "drain_timeout", def: "3", usage: "how long requests under way may go on when stopping; the last save then takes what it needs: seconds, or a duration"},
+		{key: "generations", def: strconv.Itoa(statedir.DefaultKeep), usage: "how many full saves of each part are kept, the newest included"},
 		{key: "log_level", def: "info", usage: "debug, info, warn or error"},
 		{key: "log_format", def: "auto", usage: "auto (colour on a terminal), text or json"},
 	}
@@ -76,6 +82,7 @@ type settings struct {
 	Listen, Data, Cache string
 	Persistence         bool
 	DrainTimeout        time.Duration
+	Generations         int
 	LogLevel, LogFormat string
 	services            map[string]serviceSettings
 	base                serviceSettings
@@ -87,6 +94,7 @@ type serviceSettings struct {
 	FlushInterval time.Duration
 	HoldTimeout   time.Duration
 	Proof         runtime.Proof
+	Compression   string
 }
 
 // service gives the settings of one service.
@@ -101,6 +109,17 @@ func (s *settings) service(name string) serviceSettings {
 func addFlags(flags *pflag.FlagSet) {
 	for _, s := range settingsTable() {
 		flags.String(s.flag(), s.def, s.usage+" ($"+s.env()+")")
+	}
+}
+
+// addFlagsFor gives flags the settings named and the configuration file. The others are read, so that
+// environment and file may hold them, but are not shown.
+func addFlagsFor(flags *pflag.FlagSet, keys ...string) {
+	addFlags(flags)
+	for _, s := range settingsTable() {
+		if s.key != configKey && !slices.Contains(keys, s.key) {
+			_ = flags.MarkHidden(s.flag())
+		}
 	}
 }
 
@@ -272,6 +291,9 @@ func parseSettings(k *koanf.Koanf, known []string, from origins) (*settings, err
 	if s.DrainTimeout, err = parseDuration(from.name("drain_timeout"), k.String("drain_timeout"), 0, time.Hour); err != nil {
 		return nil, err
 	}
+	if s.Generations, err = strconv.Atoi(k.String("generations")); err != nil || s.Generations < 1 || s.Generations > maxGenerations {
+		return nil, fmt.Errorf("%s is %q; allowed are 1 to %d", from.name("generations"), k.String("generations"), maxGenerations)
+	}
 	for _, c := range []struct {
 		key, value string
 		allowed    []string
@@ -312,6 +334,10 @@ func parseService(k *koanf.Koanf, prefix string, from origins) (out serviceSetti
 	}
 	name, v = get("proof")
 	if out.Proof, err = runtime.Parse(name, v, runtime.Proofs()); err != nil {
+		return out, err
+	}
+	name, v = get("compression")
+	if out.Compression, err = runtime.Parse(name, v, runtime.Compressions()); err != nil {
 		return out, err
 	}
 	name, v = get("flush_interval")

@@ -40,8 +40,8 @@ func TestSettingsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	each := serviceSettings{Save: runtime.SaveScheduled, Load: runtime.LoadOnRequest, FlushInterval: 15 * time.Second,
-		HoldTimeout: 5 * time.Second, Proof: runtime.ProofFull}
-	want := &settings{Listen: "127.0.0.1:4566", Data: ".torpor", Persistence: true, DrainTimeout: 3 * time.Second,
+		HoldTimeout: 5 * time.Second, Proof: runtime.ProofFull, Compression: "none"}
+	want := &settings{Listen: "127.0.0.1:4566", Data: ".torpor", Persistence: true, DrainTimeout: 3 * time.Second, Generations: 2,
 		LogLevel: "info", LogFormat: "auto", base: each, services: map[string]serviceSettings{"s3": each, "kinesis": each}}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("the defaults are\n%+v, want\n%+v", s, want)
@@ -95,6 +95,8 @@ func TestSettingsEverywhere(t *testing.T) {
 		{"flush_interval", "0.25", func(s *settings) any { return s.base.FlushInterval }, 250 * time.Millisecond},
 		{"hold_timeout", "2m", func(s *settings) any { return s.base.HoldTimeout }, 2 * time.Minute},
 		{"proof", "sampled", func(s *settings) any { return s.base.Proof }, runtime.ProofSampled},
+		{"compression", "zstd", func(s *settings) any { return s.base.Compression }, "zstd"},
+		{"generations", "5", func(s *settings) any { return s.Generations }, 5},
 		{"drain_timeout", "7", func(s *settings) any { return s.DrainTimeout }, 7 * time.Second},
 		{"log_level", "WARN", func(s *settings) any { return s.LogLevel }, "warn"},
 		{"log_format", "json", func(s *settings) any { return s.LogFormat }, "json"},
@@ -180,6 +182,9 @@ func TestMistakenSettings(t *testing.T) {
 		{"interval that is no number", []string{"--flush-interval", "NaN"}, nil, "", []string{`--flush-interval is "NaN"`}},
 		{"hold time", []string{"--hold-timeout", "-1"}, nil, "", []string{`--hold-timeout is "-1"`, "1ms to 1h"}},
 		{"drain time", []string{"--drain-timeout", "2h"}, nil, "", []string{`--drain-timeout is "2h"`, "1h"}},
+		{"compression", nil, nil, "compression: gzip\n", []string{`FILE: compression is "gzip"`, "none, zstd"}},
+		{"no generations", []string{"--generations", "0"}, nil, "", []string{`--generations is "0"`, "1 to 1000"}},
+		{"generations, no number", nil, []string{"TORPOR_GENERATIONS=all"}, "", []string{`$TORPOR_GENERATIONS is "all"`, "1 to 1000"}},
 		{"log level", []string{"--log-level", "loud"}, nil, "", []string{`--log-level is "loud"`, "debug, info, warn, error"}},
 		{"log format", nil, nil, "log_format: xml\n", []string{`FILE: log_format is "xml"`, "auto, text, json"}},
 		{"address without a port", []string{"--listen", "localhost"}, nil, "", []string{`--listen is "localhost"`, "127.0.0.1:4566"}},

@@ -28,6 +28,7 @@ type Metrics struct {
 	restore, save             *prometheus.HistogramVec
 	pause                     *prometheus.HistogramVec
 	savedBytes, restoredBytes *prometheus.CounterVec
+	saves                     *prometheus.CounterVec
 	failures                  *prometheus.CounterVec
 	corrupt                   *prometheus.CounterVec
 	compile, call             *prometheus.HistogramVec
@@ -51,6 +52,12 @@ func counter(name, help string, labels ...string) *prometheus.CounterVec {
 	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
+// Kinds of saves, as a label.
+const (
+	saveFull  = "full"
+	saveDelta = "delta"
+)
+
 // New makes the metrics and registers them with reg; its errors are reg's.
 func New(reg prometheus.Registerer, build Build) (*Metrics, error) {
 	m := &Metrics{
@@ -60,6 +67,7 @@ func New(reg prometheus.Registerer, build Build) (*Metrics, error) {
 			"How long saving a part's state took. Phase prove runs alongside serialize; total is by the clock.", "service", "part", "phase"),
 		pause: durations("torpor_pause_duration_seconds",
 			"How long requests to a service were held for a capture, a load or a reset.", "service"),
+		saves:         counter("torpor_saves_total", "Saves that were committed: full ones, and deltas, which write only what has changed.", "service", "part", "kind"),
 		savedBytes:    counter("torpor_saved_bytes_total", "Bytes of state files written by saves that were committed.", "service", "part"),
 		restoredBytes: counter("torpor_restored_bytes_total", "Bytes of records delivered by restores that succeeded.", "service", "part"),
 		failures:      counter("torpor_failures_total", "Saves, restores, holds and module calls that failed.", "operation", "service", "part", "reason"),
@@ -75,7 +83,7 @@ func New(reg prometheus.Registerer, build Build) (*Metrics, error) {
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "goversion": build.GoVersion}})
 	info.Set(1)
 	var errs []error
-	for _, c := range []prometheus.Collector{m.restore, m.save, m.pause, m.savedBytes, m.restoredBytes, m.failures, m.corrupt,
+	for _, c := range []prometheus.Collector{m.restore, m.save, m.pause, m.saves, m.savedBytes, m.restoredBytes, m.failures, m.corrupt,
 		m.compile, m.call, m.memory, m.requests, m.requestDuration, info} {
 		errs = append(errs, reg.Register(c))
 	}
@@ -94,6 +102,9 @@ func (m *Metrics) Watch(reg prometheus.Registerer, rt *runtime.Runtime) error {
 			}
 			for _, phase := range []string{"capture", "serialize", "prove", "commit", "total"} {
 				m.save.WithLabelValues(s.Name(), p.Name, phase)
+			}
+			for _, kind := range []string{saveFull, saveDelta} {
+				m.saves.WithLabelValues(s.Name(), p.Name, kind)
 			}
 			m.savedBytes.WithLabelValues(s.Name(), p.Name)
 			m.restoredBytes.WithLabelValues(s.Name(), p.Name)
@@ -135,7 +146,12 @@ func (m *Metrics) SaveFinished(e runtime.SaveEvent) {
 	}{{"capture", e.Capture}, {"serialize", e.Serialize}, {"prove", e.Prove}, {"commit", e.Commit}, {"total", e.Total}} {
 		m.save.WithLabelValues(e.Service, e.Part, p.phase).Observe(p.d.Seconds())
 	}
-	m.savedBytes.WithLabelValues(e.Service, e.Part).Add(float64(e.FileBytes))
+	kind := saveFull
+	if e.Delta {
+		kind = saveDelta
+	}
+	m.saves.WithLabelValues(e.Service, e.Part, kind).Inc()
+	m.savedBytes.WithLabelValues(e.Service, e.Part).Add(float64(e.Written))
 }
 
 // RequestsHeld implements runtime.Observer.

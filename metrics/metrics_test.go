@@ -127,7 +127,7 @@ func TestEventsMoveTheirSeries(t *testing.T) {
 			m.RestoreFinished(runtime.RestoreEvent{Service: "s3", Part: "store", Bytes: 1000, Total: 5 * ms, Err: boom})
 		}, map[string]float64{`torpor_failures_total{operation="restore",part="store",reason="corrupt",service="s3"}`: 1}},
 		{"save", func(m *metrics.Metrics) {
-			m.SaveFinished(runtime.SaveEvent{Service: "s3", Part: "store", Records: 3, Bytes: 1000, FileBytes: 1200,
+			m.SaveFinished(runtime.SaveEvent{Service: "s3", Part: "store", Records: 3, Bytes: 1000, FileBytes: 5000, Written: 1200,
 				Capture: 1 * ms, Serialize: 2 * ms, Prove: 3 * ms, Commit: 4 * ms, Total: 8 * ms})
 		}, map[string]float64{
 			`torpor_save_duration_seconds_count{part="store",phase="capture",service="s3"}`:   1,
@@ -140,7 +140,19 @@ func TestEventsMoveTheirSeries(t *testing.T) {
 			`torpor_save_duration_seconds_sum{part="store",phase="commit",service="s3"}`:      0.004,
 			`torpor_save_duration_seconds_count{part="store",phase="total",service="s3"}`:     1,
 			`torpor_save_duration_seconds_sum{part="store",phase="total",service="s3"}`:       0.008,
+			`torpor_saves_total{kind="full",part="store",service="s3"}`:                       1,
 			`torpor_saved_bytes_total{part="store",service="s3"}`:                             1200,
+		}},
+		{"save of what has changed", func(m *metrics.Metrics) {
+			m.SaveFinished(runtime.SaveEvent{Service: "s3", Part: "store", Delta: true, Deltas: 1, FileBytes: 5000, Written: 300})
+		}, map[string]float64{
+			`torpor_save_duration_seconds_count{part="store",phase="capture",service="s3"}`:   1,
+			`torpor_save_duration_seconds_count{part="store",phase="serialize",service="s3"}`: 1,
+			`torpor_save_duration_seconds_count{part="store",phase="prove",service="s3"}`:     1,
+			`torpor_save_duration_seconds_count{part="store",phase="commit",service="s3"}`:    1,
+			`torpor_save_duration_seconds_count{part="store",phase="total",service="s3"}`:     1,
+			`torpor_saves_total{kind="delta",part="store",service="s3"}`:                      1,
+			`torpor_saved_bytes_total{part="store",service="s3"}`:                             300,
 		}},
 		{"save that failed", func(m *metrics.Metrics) {
 			m.SaveFinished(runtime.SaveEvent{Service: "s3", Part: "store", FileBytes: 1200, Total: 8 * ms, Err: syscall.ENOSPC})

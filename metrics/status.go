@@ -12,7 +12,7 @@ import (
 type statusCollector struct {
 	rt *runtime.Runtime
 
-	status, generation, records, bytes, fileBytes, dirty, savedAt *prometheus.Desc
+	status, generation, records, bytes, fileBytes, deltas, dirty, savedAt *prometheus.Desc
 }
 
 func newStatusCollector(rt *runtime.Runtime) *statusCollector {
@@ -23,8 +23,9 @@ func newStatusCollector(rt *runtime.Runtime) *statusCollector {
 		status:     prometheus.NewDesc("torpor_service_status", "1 for the status the service is in, 0 for the others.", []string{"service", "status"}, nil),
 		generation: part("torpor_state_generation", "Number of the newest committed generation; 0 when there is none."),
 		records:    part("torpor_state_records", "Records in the generation last loaded or saved."),
-		bytes:      part("torpor_state_bytes", "Bytes of records, uncompressed, in the generation last loaded or saved."),
+		bytes:      part("torpor_state_bytes", "Bytes of records, uncompressed, in the state file last loaded or saved; those that deltas replace are included."),
 		fileBytes:  part("torpor_state_file_bytes", "Bytes of the newest state file."),
+		deltas:     part("torpor_state_deltas", "Saves in the newest state file, behind the full one, of only what had changed."),
 		dirty:      part("torpor_state_dirty_seconds", "How long the oldest unsaved change has been waiting; 0 when all is saved."),
 		savedAt:    part("torpor_state_last_save_timestamp_seconds", "When the newest generation was saved; 0 when there is none."),
 	}
@@ -32,7 +33,7 @@ func newStatusCollector(rt *runtime.Runtime) *statusCollector {
 
 // Describe implements prometheus.Collector.
 func (c *statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.status, c.generation, c.records, c.bytes, c.fileBytes, c.dirty, c.savedAt} {
+	for _, d := range []*prometheus.Desc{c.status, c.generation, c.records, c.bytes, c.fileBytes, c.deltas, c.dirty, c.savedAt} {
 		ch <- d
 	}
 }
@@ -61,7 +62,7 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 				desc  *prometheus.Desc
 				value float64
 			}{{c.generation, float64(p.Generation)}, {c.records, float64(p.Records)}, {c.bytes, float64(p.Bytes)},
-				{c.fileBytes, float64(p.FileBytes)}, {c.dirty, dirty}, {c.savedAt, saved}} {
+				{c.fileBytes, float64(p.FileBytes)}, {c.deltas, float64(p.Deltas)}, {c.dirty, dirty}, {c.savedAt, saved}} {
 				ch <- prometheus.MustNewConstMetric(f.desc, prometheus.GaugeValue, f.value, st.Name, p.Name)
 			}
 		}

@@ -35,10 +35,13 @@ type RestoreEvent struct {
 type SaveEvent struct {
 	Service, Part string
 	Generation    uint64
-	Created       time.Time // as in the state file's header
-	Records       uint64
-	Bytes         uint64        // of records, uncompressed
-	FileBytes     int64         // written
+	Created       time.Time     // as in the state file's header
+	Delta         bool          // only what has changed was written
+	Deltas        int           // in the state file now
+	Records       uint64        // in the state
+	Bytes         uint64        // of records in the file, uncompressed, those that deltas replace included
+	FileBytes     int64         // of the state file
+	Written       int64         // bytes of it that this save wrote
 	Capture       time.Duration // fixing the state
 	Serialize     time.Duration // native state to records to the file, proof alongside
 	Prove         time.Duration // what the proof was at work itself, within Serialize

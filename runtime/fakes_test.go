@@ -33,7 +33,9 @@ type passThrough struct {
 	schema  uint64
 	reads   []uint64
 	ops     []string
+	media   string
 	lossy   bool  // Load drops the last record
+	drop    bool  // Save drops the last record of each batch
 	shuffle bool  // not canonical: Load gives the records in reverse order of batches, Save sorts them
 	saveErr error // Save fails after its first batch
 	loadErr error // Load fails after its first batch
@@ -43,11 +45,11 @@ type passThrough struct {
 }
 
 func newPassThrough() *passThrough {
-	return &passThrough{name: "pass", version: "1", schema: 1, reads: []uint64{1}, ops: []string{abi.OpSave, abi.OpLoad}}
+	return &passThrough{name: "pass", version: "1", media: abi.MediaRecords, schema: 1, reads: []uint64{1}, ops: []string{abi.OpSave, abi.OpLoad}}
 }
 
 func (p *passThrough) Descriptor() abi.Descriptor {
-	return abi.Descriptor{Name: p.name, Version: p.version, Schema: p.schema, Reads: p.reads, Media: "application/cbor-seq",
+	return abi.Descriptor{Name: p.name, Version: p.version, Schema: p.schema, Reads: p.reads, Media: p.media,
 		Operations: p.ops, Canonical: !p.shuffle}
 }
 
@@ -64,6 +66,9 @@ func (p *passThrough) Save(ctx context.Context, call abi.Call, native io.Reader,
 		}
 		if err != nil {
 			return err
+		}
+		if p.drop {
+			b = &record.Batch{Data: b.Data[:b.Refs[b.Len()-1].Start], Refs: b.Refs[:b.Len()-1]}
 		}
 		if err := sink.WriteBatch(b); err != nil {
 			return err

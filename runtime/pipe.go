@@ -16,6 +16,8 @@ import (
 const (
 	beltBuffers = 4
 	pipeBytes   = 128 << 10
+	// largeBatch is how many bytes a batch may have to travel together with others.
+	largeBatch = 1 << 20
 )
 
 // belt hands *T from one producer to one consumer and back again. Each side also counts how long it
@@ -150,13 +152,36 @@ func (p *batchPipe) WriteBatch(b *record.Batch) error {
 		return err
 	}
 	v.Data, v.Refs = append(v.Data[:0], b.Data...), append(v.Refs[:0], b.Refs...)
+	return p.pass(v)
+}
+
+// pass sends a buffer that empty gave. A large one goes when all others have come back, so that memory
+// follows the largest record and not four of them.
+func (p *batchPipe) pass(v *record.Batch) error {
+	if len(v.Data) <= largeBatch {
+		p.send(v)
+		return nil
+	}
+	var others [beltBuffers - 1]*record.Batch
+	for i := range others {
+		var err error
+		if others[i], err = p.empty(); err != nil {
+			return err
+		}
+	}
 	p.send(v)
+	for _, o := range others {
+		p.free <- o
+	}
 	return nil
 }
 
 // ReadBatch implements record.Source.
 func (p *batchPipe) ReadBatch() (*record.Batch, error) {
 	if p.reading != nil {
+		if cap(p.reading.Data) > largeBatch {
+			*p.reading = record.Batch{} // a large record has passed: let its memory go
+		}
 		p.done(p.reading)
 		p.reading = nil
 	}

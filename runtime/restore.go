@@ -64,9 +64,11 @@ func (s *Service) restorePart(ctx context.Context, p *part) (found bool, err err
 		event, err := s.restore(ctx, p, opened)
 		rt.observer.RestoreFinished(event)
 		if err == nil {
+			p.base = opened.Generation
 			s.mu.Lock()
 			info := opened.File().Info()
-			p.generation, p.savedAt, p.records, p.bytes, p.fileBytes = opened.Generation, opened.File().Header().Created, info.Records, info.Raw, info.Size
+			p.generation, p.savedAt, p.records, p.bytes = opened.Generation, opened.File().Header().Created, info.Records, info.Raw
+			p.fileBytes, p.deltas = info.Size, info.Deltas
 			p.lastErr = nil
 			s.mu.Unlock()
 			s.noteDamage(p, damage, fmt.Sprintf("generation %d was loaded instead", opened.Generation))
@@ -114,7 +116,7 @@ func (s *Service) noteDamage(p *part, damage []error, then string) {
 func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened) (RestoreEvent, error) {
 	start := time.Now()
 	header, info := opened.File().Header(), opened.File().Info()
-	event := RestoreEvent{Service: s.name, Part: p.Name, Generation: opened.Generation, Records: info.Records, Bytes: info.Raw}
+	event := RestoreEvent{Service: s.name, Part: p.Name, Generation: opened.Generation, Records: info.Records}
 	finish := func(err error) (RestoreEvent, error) {
 		event.Total, event.Err = time.Since(start), err
 		return event, err
@@ -131,7 +133,7 @@ func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened)
 	read, migrated, native := newBatchPipe(line.ctx), newBatchPipe(line.ctx), newBytePipe(line.ctx)
 	var readTook, migrateTook, decodeTook, deliverTook time.Duration
 	line.stage(&readTook, func(context.Context) error {
-		return readInto(opened.File().Records(), read)
+		return readInto(opened.File().Records(), read, &event.Bytes)
 	})
 	call := abi.Call{Service: s.name, Part: p.Name, Schema: header.Serializer.Schema, Time: header.Created.UnixNano(), Settings: p.Settings}
 	records := read
@@ -166,8 +168,8 @@ func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened)
 }
 
 // readInto moves a file's records onto the belt without copying them. The belt is ended after the last
-// record only: an end is what the stages behind it take for success.
-func readInto(from *statefile.RecordReader, to *batchPipe) error {
+// record only: an end is what the stages behind it take for success. size is added what was read.
+func readInto(from *statefile.RecordReader, to *batchPipe, size *uint64) error {
 	for {
 		b, err := to.empty()
 		if err != nil {
@@ -179,7 +181,10 @@ func readInto(from *statefile.RecordReader, to *batchPipe) error {
 		} else if err != nil {
 			return err
 		}
-		to.send(b)
+		*size += uint64(len(b.Data))
+		if err := to.pass(b); err != nil {
+			return err
+		}
 	}
 }
 

@@ -51,6 +51,9 @@ type PartConfig struct {
 	Schema     uint64         // of the service's records, for a serializer that carries one; 0: the serializer's own
 	Settings   map[string]any // for the serializer
 	Proof      Proof          // "": full
+	// Compression of the state file's chunks, from its next full save on: one of [Compressions]; "" is the
+	// first.
+	Compression string
 }
 
 // Runtime pauses and resumes the state of services. It is safe for concurrent use.

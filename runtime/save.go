@@ -59,7 +59,7 @@ func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error 
 		c.part.lastErr, c.part.captured = err, changes{}
 		if err == nil {
 			c.part.generation, c.part.savedAt = event.Generation, event.Created
-			c.part.records, c.part.bytes, c.part.fileBytes = event.Records, event.Bytes, event.FileBytes
+			c.part.records, c.part.bytes, c.part.fileBytes, c.part.deltas = event.Records, event.Bytes, event.FileBytes, event.Deltas
 		}
 		s.mu.Unlock()
 		s.rt.observer.SaveFinished(event)
@@ -118,7 +118,8 @@ func (s *Service) giveUp(p *part, c changes) {
 	s.setCaptured(p, changes{})
 }
 
-// savePart makes one generation of what was captured, proves it and commits it.
+// savePart makes one generation of what was captured, proves it and commits it: as a delta where that
+// can be, otherwise in full.
 func (s *Service) savePart(ctx context.Context, c captured) (event SaveEvent, err error) {
 	start := time.Now()
 	p := c.part
@@ -130,25 +131,120 @@ func (s *Service) savePart(ctx context.Context, c captured) (event SaveEvent, er
 	if err := s.keepModule(p); err != nil {
 		return event, err
 	}
+	event.Created = start.UTC()
+	saved := false
+	if d := p.delta(c.capture); d != nil {
+		saved, err = s.saveDelta(ctx, c, d, &event)
+		if ctx.Err() != nil {
+			return event, err
+		}
+		if err != nil {
+			// What failed may be the place or the way: a full save needs neither. Where it is the disk,
+			// that fails, too, and says so.
+			s.rt.logger.Warn("what has changed could not be saved by itself; everything is saved", "service", s.name, "part", p.Name, "error", err)
+		}
+	}
+	if !saved {
+		if err := s.saveFull(ctx, c, &event); err != nil {
+			return event, err
+		}
+	}
+	p.base = 0
+	if d, ok := c.capture.(DeltaCapture); ok {
+		d.Committed()
+		p.base = event.Generation
+	}
+	s.rt.logger.Info("state saved", "service", s.name, "part", p.Name, "generation", event.Generation, "delta", event.Delta,
+		"records", event.Records, "bytes", event.Bytes, "written", event.Written, "took", time.Since(start)+c.took)
+	return event, nil
+}
+
+// saveFull makes a generation of all that was captured.
+func (s *Service) saveFull(ctx context.Context, c captured, event *SaveEvent) error {
+	p := c.part
 	pending, err := s.rt.dir.Begin(s.name, p.Name)
 	if err != nil {
-		return event, err
+		return err
 	}
-	event.Generation, event.Created = pending.Generation(), start.UTC()
-	info, err := s.serialize(ctx, c, pending, &event)
+	defer pending.Abort()
+	event.Generation, event.Delta = pending.Generation(), false
+	file, err := statefile.NewWriter(pending, statefile.Header{Service: s.name, Part: p.Name,
+		Generation: event.Generation, Created: event.Created, Serializer: p.writtenBy(), Compression: p.Compression})
 	if err != nil {
-		pending.Abort()
-		return event, err
+		return err
 	}
+	info, err := s.serialize(ctx, c, file, c.capture.WriteNative, event)
+	if err != nil {
+		return err
+	}
+	return s.commit(pending, info, info.Size, event)
+}
+
+// saveDelta makes a generation of what has changed since the base. ok is false, without an error, where
+// the state directory wants it all.
+func (s *Service) saveDelta(ctx context.Context, c captured, d Delta, event *SaveEvent) (ok bool, err error) {
+	p := c.part
+	pending, ok, err := s.rt.dir.BeginDelta(s.name, p.Name, p.base, p.writtenBy())
+	if !ok || err != nil {
+		return false, err
+	}
+	defer pending.Abort()
+	event.Generation, event.Delta = pending.Generation(), true
+	tail := pending.Tail()
+	file, err := statefile.NewDeltaWriter(pending, tail, event.Generation, event.Created)
+	if err != nil {
+		return false, err
+	}
+	info, err := s.serialize(ctx, c, deltaFile{ctx: ctx, Writer: file, delta: d}, d.WriteUpserts, event)
+	if errors.Is(err, statedir.ErrDeltaTooLarge) || errors.Is(err, abi.ErrTooLarge) {
+		s.rt.logger.Debug("so much has changed that everything is saved", "service", s.name, "part", p.Name)
+		return false, nil
+	}
+	if err == nil {
+		err = s.commit(pending, info, info.Size-tail.Size(), event)
+	}
+	return err == nil, err
+}
+
+// deltaFile adds, when the upserts are written, what else is in a delta.
+type deltaFile struct {
+	*statefile.Writer
+	ctx   context.Context
+	delta Delta
+}
+
+func (f deltaFile) Close() (statefile.Info, error) {
+	if err := f.delta.WriteTombstones(f.ctx, f.Writer); err != nil {
+		return statefile.Info{}, err
+	}
+	f.Grow(f.delta.Growth())
+	return f.Writer.Close()
+}
+
+// commit makes what was written the newest generation and takes down what it is.
+func (s *Service) commit(pending *statedir.Pending, info statefile.Info, written int64, event *SaveEvent) error {
 	committing := time.Now()
 	if err := pending.Commit(); err != nil {
-		return event, err
+		return err
 	}
 	event.Commit = time.Since(committing)
-	event.Records, event.Bytes, event.FileBytes = info.Records, info.Raw, info.Size
-	s.rt.logger.Info("state saved", "service", s.name, "part", p.Name, "generation", event.Generation,
-		"records", info.Records, "bytes", info.Raw, "took", time.Since(start)+c.took)
-	return event, nil
+	event.Records, event.Bytes, event.FileBytes, event.Deltas, event.Written = info.Records, info.Raw, info.Size, info.Deltas, written
+	return nil
+}
+
+// delta is what has changed since the generation the part's base is, nil where that cannot be told.
+func (p *part) delta(c Capture) Delta {
+	d, ok := c.(DeltaCapture)
+	if !ok || p.base == 0 || p.Serializer.Descriptor().Media != abi.MediaRecords {
+		return nil
+	}
+	return d.Delta()
+}
+
+// writtenBy is the serializer as state files name it.
+func (p *part) writtenBy() statefile.Serializer {
+	d := p.Serializer.Descriptor()
+	return statefile.Serializer{Name: d.Name, Version: d.Version, Digest: p.Serializer.Digest(), Schema: p.Schema}
 }
 
 // keepModule puts the serializer's module into the state directory, before the first state that needs
@@ -163,24 +259,24 @@ func (s *Service) keepModule(p *part) error {
 	return nil
 }
 
-// serialize writes the state file of what was captured to pending and proves it on the way: the
-// records go to the file and, at the same time, back through the serializer.
-func (s *Service) serialize(ctx context.Context, c captured, pending *statedir.Pending, event *SaveEvent) (statefile.Info, error) {
+// recordFile is what records are written to: a statefile.Writer.
+type recordFile interface {
+	record.Sink
+	Close() (statefile.Info, error)
+}
+
+// serialize takes the native state that write gives through the serializer to file and proves it on the
+// way: the records go to the file and, at the same time, back through the serializer.
+func (s *Service) serialize(ctx context.Context, c captured, file recordFile, write func(context.Context, io.Writer) error, event *SaveEvent) (statefile.Info, error) {
 	start := time.Now()
 	p, d := c.part, c.part.Serializer.Descriptor()
-	header := statefile.Header{Service: s.name, Part: p.Name, Generation: event.Generation, Created: event.Created,
-		Serializer: statefile.Serializer{Name: d.Name, Version: d.Version, Digest: p.Serializer.Digest(), Schema: p.Schema}}
-	file, err := statefile.NewWriter(pending, header)
-	if err != nil {
-		return statefile.Info{}, err
-	}
 	call := abi.Call{Service: s.name, Part: p.Name, Schema: p.Schema, Time: event.Created.UnixNano(), Settings: p.Settings}
 
 	line := newPipeline(ctx)
 	native, toFile := newBytePipe(line.ctx), newBatchPipe(line.ctx)
 	captureSum := sha256.New()
 	line.stage(nil, func(ctx context.Context) error {
-		if err := c.capture.WriteNative(ctx, io.MultiWriter(captureSum, native)); err != nil {
+		if err := write(ctx, io.MultiWriter(captureSum, native)); err != nil {
 			return err
 		}
 		native.CloseWrite()
@@ -188,7 +284,7 @@ func (s *Service) serialize(ctx context.Context, c captured, pending *statedir.P
 	})
 	sink := teeSink{toFile}
 	var proof *proof
-	if p.Proof == ProofFull || p.Proof == ProofSampled && header.Generation%10 == 1 {
+	if p.Proof == ProofFull || p.Proof == ProofSampled && event.Generation%10 == 1 {
 		proof = newProof(line, p.Serializer, call)
 		sink = append(sink, proof.records)
 	}
@@ -206,7 +302,7 @@ func (s *Service) serialize(ctx context.Context, c captured, pending *statedir.P
 	recordSum := sha256.New()
 	line.stage(nil, func(context.Context) error {
 		out := record.Sink(file)
-		if proof != nil && !d.Canonical {
+		if event.Delta || proof != nil && !d.Canonical {
 			out = teeSink{file, digestSink{recordSum}}
 		}
 		if err := drain(toFile, out); err != nil {
@@ -218,6 +314,9 @@ func (s *Service) serialize(ctx context.Context, c captured, pending *statedir.P
 	})
 	if err := line.wait(); err != nil {
 		return info, err
+	}
+	if event.Delta && !bytes.Equal(captureSum.Sum(nil), recordSum.Sum(nil)) {
+		return info, fmt.Errorf("serializer %s %s does not pass records on as they are, though its native state is of type %s", d.Name, d.Version, d.Media)
 	}
 	if proof != nil {
 		event.Prove = proof.took()

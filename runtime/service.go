@@ -51,9 +51,11 @@ type part struct {
 	records    uint64
 	bytes      uint64
 	fileBytes  int64
+	deltas     int
 	lastErr    error
 	captured   changes // what a save under way is about to commit
 	kept       bool    // the serializer's module lies in the state directory
+	base       uint64  // the generation that the source tells changes from; 0: it cannot
 }
 
 func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
@@ -80,6 +82,9 @@ func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
 	}
 	for _, pc := range sc.Parts {
 		if pc.Proof, err = Parse(fmt.Sprintf("proof of %s/%s", sc.Name, pc.Name), string(pc.Proof), Proofs()); err != nil {
+			return nil, err
+		}
+		if pc.Compression, err = Parse(fmt.Sprintf("compression of %s/%s", sc.Name, pc.Name), pc.Compression, Compressions()); err != nil {
 			return nil, err
 		}
 		if rt.Persistent() && (pc.Serializer == nil || pc.Source == nil || pc.Dirty == nil) {
@@ -170,6 +175,7 @@ func (s *Service) Load(ctx context.Context) (found bool, err error) {
 func (s *Service) Reset(ctx context.Context) error {
 	reset := func(ctx context.Context) error {
 		for _, p := range s.parts {
+			p.base = 0
 			if err := p.Source.Reset(ctx); err != nil {
 				return fmt.Errorf("service %s, part %s: reset: %w", s.name, p.Name, err)
 			}

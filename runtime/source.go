@@ -3,6 +3,8 @@ package runtime
 import (
 	"context"
 	"io"
+
+	"github.com/torpor-run/torpor/host/abi/record"
 )
 
 // Source is where a part's native state leaves and enters its live service. Calls for one source do
@@ -34,4 +36,30 @@ type AtomicSource interface {
 	Source
 	// AtomicCapture reports whether that is so.
 	AtomicCapture() bool
+}
+
+// DeltaCapture is a [Capture] that can also tell what has changed, so that a save can cost what the
+// change costs. Only records are ever saved so: the part's serializer must take records as they are
+// ([abi.MediaRecords]).
+type DeltaCapture interface {
+	Capture
+	// Delta is what has changed since the base: the state of the last capture whose Committed was
+	// called or of the last Restore that succeeded, whichever was later. It is nil where that is not
+	// known, or no cheaper than everything. It is valid until Close.
+	Delta() Delta
+	// Committed makes the capture the base that later captures tell the change from. It is called at
+	// most once, before Close, when what was captured has been saved, be it by Delta or in full.
+	Committed()
+}
+
+// Delta is the difference between a capture and its base, in records.
+type Delta interface {
+	// WriteUpserts writes the records that are new or changed, as [Capture].WriteNative does. It may be
+	// called more than once, each time with the same bytes.
+	WriteUpserts(ctx context.Context, w io.Writer) error
+	// WriteTombstones writes tombstones of the records that are gone. A key is not both upserted and
+	// gone, and none is there twice.
+	WriteTombstones(ctx context.Context, sink record.Sink) error
+	// Growth is how many more records there are than in the base; negative where there are fewer.
+	Growth() int64
 }

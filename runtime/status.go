@@ -17,8 +17,9 @@ type PartStatus struct {
 	Generation uint64    // newest committed or found; 0: none
 	SavedAt    time.Time // of that generation; zero: none
 	Records    uint64    // of that generation; 0 until it was loaded or saved by this runtime
-	Bytes      uint64    // of its records, uncompressed; likewise
+	Bytes      uint64    // of the records in its file, uncompressed, those that deltas replace included; likewise
 	FileBytes  int64     // of its file
+	Deltas     int       // in its file: saves of what had changed since the full one
 	DirtySince time.Time // when the oldest unsaved change was made; zero: all is saved
 	DirtyKeys  int       // how many keys have unsaved changes
 	DirtyAll   bool      // more keys than are counted, or changes not known by key
@@ -32,7 +33,7 @@ func (s *Service) Status() ServiceStatus {
 	out := ServiceStatus{Name: s.name, Status: s.status, Err: s.err}
 	for _, p := range s.parts {
 		ps := PartStatus{Name: p.Name, Generation: p.generation, SavedAt: p.savedAt, Records: p.records,
-			Bytes: p.bytes, FileBytes: p.fileBytes, Err: p.lastErr}
+			Bytes: p.bytes, FileBytes: p.fileBytes, Deltas: p.deltas, Err: p.lastErr}
 		if p.Serializer != nil {
 			d := p.Serializer.Descriptor()
 			ps.Serializer = d.Name + " " + d.Version

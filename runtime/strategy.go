@@ -3,6 +3,8 @@ package runtime
 import (
 	"fmt"
 	"strings"
+
+	"github.com/torpor-run/torpor/runtime/statefile"
 )
 
 // SaveStrategy says when a service is saved; names and meanings are LocalStack's
@@ -50,6 +52,11 @@ func LoadStrategies() []LoadStrategy {
 
 // Proofs lists the proofs, the default first.
 func Proofs() []Proof { return []Proof{ProofFull, ProofSampled, ProofOff} }
+
+// Compressions lists how the chunks of state files may be compressed, the default first.
+func Compressions() []string {
+	return []string{statefile.CompressionNone, statefile.CompressionZstd}
+}
 
 // Parse finds s, in any case, among the values allowed; "" is the first of them. The error names what,
 // s and what is allowed.

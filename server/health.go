@@ -78,6 +78,7 @@ type PartHealth struct {
 	Records      uint64     `json:"records"`
 	Bytes        uint64     `json:"bytes"`
 	FileBytes    int64      `json:"file_bytes"`
+	Deltas       int        `json:"deltas"`
 }
 
 // health answers 200, or 503 when a service is not served.
@@ -107,7 +108,7 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 
 func partHealth(p runtime.PartStatus) PartHealth {
 	h := PartHealth{Name: p.Name, Status: "saved", Serializer: p.Serializer, Generation: p.Generation,
-		Records: p.Records, Bytes: p.Bytes, FileBytes: p.FileBytes}
+		Records: p.Records, Bytes: p.Bytes, FileBytes: p.FileBytes, Deltas: p.Deltas}
 	if p.Generation == 0 {
 		h.Status = "empty"
 	}

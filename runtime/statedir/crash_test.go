@@ -6,19 +6,22 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/statefile"
 	"github.com/torpor-run/torpor/runtime/vfs"
 )
 
-// cuts is how many ways of losing what was not durable are looked at for every crash; half as many,
-// twice, for every fault.
+// cuts is how many ways of losing what was not durable are looked at for every crash; an eighth of them,
+// three times, for every fault, of which there are many more.
 var cuts = flag.Int("cuts", 8, "power cuts for every crash")
 
 // options have a clock that stands still: times are written to disk, and crashes are to be repeatable.
@@ -34,11 +37,16 @@ type ledger struct {
 	highest    uint64   // the highest number that is taken
 	evidence   []byte   // a damaged file's bytes, which must be kept
 	modules    map[string]bool
+	mine       map[string]bool // modules the process at work was told are kept
+	deltas     int             // acknowledged ones
 }
 
+func newLedger() *ledger { return &ledger{modules: map[string]bool{}, mine: map[string]bool{}} }
+
+// clone is for another process.
 func (l *ledger) clone() *ledger {
 	c := *l
-	c.modules = map[string]bool{}
+	c.modules, c.mine = map[string]bool{}, map[string]bool{}
 	for m, acked := range l.modules {
 		c.modules[m] = acked
 	}
@@ -47,12 +55,37 @@ func (l *ledger) clone() *ledger {
 
 // save saves and takes down the outcome.
 func (l *ledger) save(d *statedir.Dir, content string) error {
+	return l.saveBy(d, defaultModule, content)
+}
+
+func (l *ledger) saveBy(d *statedir.Dir, module, content string) error {
 	l.tried = append(slices.Clone(l.tried), content)
-	g, err := save(d, service, store, content)
+	g, err := saveBy(d, module, service, store, content)
+	l.outcome(content, g, err)
+	return err
+}
+
+func (l *ledger) outcome(content string, g uint64, err error) {
 	if err == nil {
 		l.content, l.generation, l.tried = content, g, nil
 		l.highest = max(l.highest, g)
 	}
+}
+
+// change saves the change of a key, as a delta if it can be one, and takes down the outcome.
+func (l *ledger) change(d *statedir.Dir, key, value string) error {
+	content := changed(l.content, key, value)
+	before := l.tried
+	l.tried = append(slices.Clone(l.tried), content)
+	g, err := saveDelta(d, l.generation, l.content, key, value)
+	if errors.Is(err, errFull) || errors.Is(err, statedir.ErrDeltaTooLarge) {
+		l.tried = before
+		return l.save(d, content)
+	}
+	if err == nil {
+		l.deltas++
+	}
+	l.outcome(content, g, err)
 	return err
 }
 
@@ -60,7 +93,7 @@ func (l *ledger) keep(d *statedir.Dir, wasm string) error {
 	l.modules[wasm] = l.modules[wasm] || false
 	err := d.KeepModule(sha256.Sum256([]byte(wasm)), []byte(wasm))
 	if err == nil {
-		l.modules[wasm] = true
+		l.modules[wasm], l.mine[wasm] = true, true
 	}
 	return err
 }
@@ -73,7 +106,6 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 		t.Fatalf("%s: opening again: %v", what, err)
 	}
 	found := l.wantState(t, what, d)
-	l.wantModules(t, what, d)
 	wantNoTemps(t, what, m)
 
 	// What was handed out must not be taken back, even by a power cut at this moment.
@@ -87,17 +119,28 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 			what, found.content, found.generation, content, g, err)
 	}
 
-	wantSound(t, what, d)
+	l.wantSound(t, what, m, d)
+	wantEach(t, what, d)
 	next := l.clone()
+	next.content, next.generation, next.tried = found.content, found.generation, nil
+	if found.generation > 0 {
+		if err := next.change(d, "later", "1"); err != nil {
+			t.Fatalf("%s: a later change: %v", what, err)
+		}
+		if next.generation <= max(l.highest, found.generation) {
+			t.Fatalf("%s: generation %d was given again; %d was taken, %d found", what, next.generation, l.highest, found.generation)
+		}
+		next.wantState(t, what+", a later change", d)
+	}
+	highest := max(l.highest, next.generation)
 	if err := next.save(d, "later"); err != nil {
 		t.Fatalf("%s: a later save: %v", what, err)
 	}
-	if next.generation <= max(l.highest, found.generation) {
+	if next.generation <= highest {
 		t.Fatalf("%s: generation %d was given again; %d was taken, %d found", what, next.generation, l.highest, found.generation)
 	}
-	gens, err := d.Generations(service, store)
-	if err != nil || len(gens) > keep {
-		t.Fatalf("%s: after the later save %d generations, %v; want at most %d", what, len(gens), err, keep)
+	if files := stateFiles(t, m); len(files) > keep {
+		t.Fatalf("%s: after the later save there are %q; want at most %d", what, files, keep)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatalf("%s: Close: %v", what, err)
@@ -108,12 +151,44 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 		t.Fatalf("%s: opening after the later save: %v", what, err)
 	}
 	next.wantState(t, what+", later save", d)
-	wantSound(t, what+", later save", d) // removals are not synced: more than keep may be there
+	l.wantSound(t, what+", later save", after, d) // removals are not synced: more than keep may be there
 	l.wantEvidence(t, what, after)
 }
 
-// wantSound fails if any generation that is kept and not set aside can not be loaded.
-func wantSound(t *testing.T, what string, d *statedir.Dir) {
+// stateFiles are the state files of the part that are not set aside.
+func stateFiles(t *testing.T, fsys vfs.FS) (files []string) {
+	t.Helper()
+	for _, name := range names(t, fsys, folder) {
+		if strings.HasPrefix(name, "store.state") && !strings.Contains(name, ".corrupt-") {
+			files = append(files, path.Join(folder, name))
+		}
+	}
+	return files
+}
+
+// wantEach fails unless every generation that is listed can be opened by its number.
+func wantEach(t *testing.T, what string, d *statedir.Dir) {
+	t.Helper()
+	gens, err := d.Generations(service, store)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	for _, g := range gens {
+		o, err := d.Open(service, store, g.Number)
+		if err != nil || o.Generation != g.Number || o.File().Header().Generation != g.Number {
+			t.Fatalf("%s: opening generation %d: %+v, %v", what, g.Number, o, err)
+		}
+		check(t, o.Close())
+	}
+}
+
+// verified remembers, by SHA-256, the files that wantSound has found whole: crashes leave the same ones
+// thousands of times.
+var verified sync.Map
+
+// wantSound fails unless all that is kept and not set aside is sound: every generation, every file to its
+// last byte, the serializer of each.
+func (l *ledger) wantSound(t *testing.T, what string, fsys vfs.FS, d *statedir.Dir) {
 	t.Helper()
 	gens, err := d.Generations(service, store)
 	if err != nil {
@@ -123,6 +198,31 @@ func wantSound(t *testing.T, what string, d *statedir.Dir) {
 		if g.Err != nil {
 			t.Fatalf("%s: generation %d: %v", what, g.Number, g.Err)
 		}
+		for wasm, acked := range l.modules {
+			if !acked {
+				continue
+			}
+			if digest := sha256.Sum256([]byte(wasm)); digest == g.Header.Serializer.Digest {
+				if got, err := d.Module(digest); err != nil || string(got) != wasm {
+					t.Fatalf("%s: the module of generation %d: %v", what, g.Number, err)
+				}
+			}
+		}
+	}
+	for _, name := range stateFiles(t, fsys) {
+		b := readFile(t, fsys, name)
+		sum := sha256.Sum256(b)
+		if _, seen := verified.Load(sum); seen {
+			continue
+		}
+		f, err := statefile.Open(bytes.NewReader(b), int64(len(b)), name)
+		if err == nil {
+			err = f.Verify(t.Context())
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		verified.Store(sum, true)
 	}
 }
 
@@ -151,13 +251,9 @@ func (l *ledger) wantState(t *testing.T, what string, d *statedir.Dir) loaded {
 
 func (l *ledger) wantModules(t *testing.T, what string, d *statedir.Dir) {
 	t.Helper()
-	for wasm, acked := range l.modules {
-		got, err := d.Module(sha256.Sum256([]byte(wasm)))
-		switch {
-		case err == nil && string(got) == wasm:
-		case errors.Is(err, abi.ErrNotFound) && !acked:
-		default:
-			t.Fatalf("%s: module %.10q, acknowledged %t: %.10q, %v", what, wasm, acked, got, err)
+	for wasm := range l.mine {
+		if got, err := d.Module(sha256.Sum256([]byte(wasm))); err != nil || string(got) != wasm {
+			t.Fatalf("%s: module %.10q, which is kept: %.10q, %v", what, wasm, got, err)
 		}
 	}
 }
@@ -186,14 +282,86 @@ func wantNoTemps(t *testing.T, what string, m *vfs.Mem) {
 	}
 }
 
+// savesIn lists what a file holds.
+func savesIn(t *testing.T, fsys vfs.FS, name string) []statefile.Save {
+	t.Helper()
+	b := readFile(t, fsys, name)
+	f, err := statefile.Open(bytes.NewReader(b), int64(len(b)), name)
+	check(t, err)
+	return f.Saves()
+}
+
+// wantDeltas fails unless <part>.state has so many deltas.
+func wantDeltas(n int) func(*testing.T, *vfs.Mem, *ledger) {
+	return func(t *testing.T, m *vfs.Mem, _ *ledger) {
+		t.Helper()
+		if got := len(savesIn(t, m, current)) - 1; got != n {
+			t.Errorf("the newest file has %d deltas, want %d", got, n)
+		}
+	}
+}
+
+// damageChunk damages records of the first delta whose value is "lost", damageIndex its index.
+func damageChunk(t *testing.T, m *vfs.Mem, _ []statefile.Save) {
+	b := readFile(t, m, current)
+	b[bytes.Index(b, []byte("=lost;"))+1] ^= 1
+	writeFile(t, m, current, b)
+}
+
+func damageIndex(t *testing.T, m *vfs.Mem, _ []statefile.Save) {
+	b := readFile(t, m, current)
+	from := bytes.Index(b, []byte("=lost;"))
+	b[from+bytes.Index(b[from:], []byte("generation"))] ^= 1
+	writeFile(t, m, current, b)
+}
+
+func asideTail(generation int) string {
+	return fmt.Sprintf("store.state.corrupt-20261122T174203Z-g%012d-tail", generation)
+}
+
+func moduleName(wasm string) string { return fmt.Sprintf("%x.wasm", sha256.Sum256([]byte(wasm))) }
+
 // script is a way of using a state directory that is to survive anything.
 type script struct {
 	name string
 	keep int
+	// compaction is what the script's process has.
+	compaction statedir.Compaction
+	// reach are operations, as in "sync store.state", that the script must be made to fail at.
+	reach []string
 	// prepare makes, without faults, what is there before.
 	prepare func(t *testing.T, m *vfs.Mem, l *ledger)
 	// act is what goes wrong at some point. It ends with its first error, but for what it can live with.
 	act func(d *statedir.Dir, l *ledger) error
+	// after looks at what is there when nothing went wrong; nil: nothing.
+	after func(t *testing.T, m *vfs.Mem, l *ledger)
+}
+
+// tally counts operations at which something was made to go wrong, by script; "" counts kinds of faults.
+type tally struct {
+	mu sync.Mutex
+	n  map[[2]string]int
+}
+
+func (c *tally) count(script, op string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[[2]string]int{}
+	}
+	c.n[[2]string{script, op}]++
+}
+
+func (c *tally) of(script, op string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n[[2]string{script, op}]
+}
+
+func (s script) options() statedir.Options {
+	opt := options(s.keep)
+	opt.Compaction = s.compaction
+	return opt
 }
 
 func scripts() []script {
@@ -220,7 +388,168 @@ func scripts() []script {
 		return err
 	}
 	wasm := strings.Repeat("\x00asm", 700)
+	// deltas makes a full save and changes on it.
+	deltas := func(keys ...string) func(*testing.T, *vfs.Mem, *ledger) {
+		return func(t *testing.T, m *vfs.Mem, l *ledger) {
+			saves(2, "one", "two")(t, m, l)
+			d := open(t, m, options(2))
+			for _, k := range keys {
+				check(t, l.change(d, k, "1"))
+			}
+			check(t, d.Close())
+			if l.deltas != len(keys) {
+				t.Fatalf("%d deltas were made, want %d", l.deltas, len(keys))
+			}
+		}
+	}
+	change := func(pairs ...string) func(*statedir.Dir, *ledger) error {
+		return func(d *statedir.Dir, l *ledger) error {
+			for i := 0; i < len(pairs); i += 2 {
+				if err := l.change(d, pairs[i], pairs[i+1]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	appends := []string{"open store.state", "write store.state", "read store.state", "sync store.state"}
+	cuts := []string{"truncate store.state", "sync store.state"}
+	// lost makes deltas of keys, the first good ones of which stay sound, and damages what is behind.
+	lost := func(good int, spoil func(t *testing.T, m *vfs.Mem, saves []statefile.Save), keys ...string) func(*testing.T, *vfs.Mem, *ledger) {
+		return func(t *testing.T, m *vfs.Mem, l *ledger) {
+			deltas(keys[:good]...)(t, m, l)
+			left := l.clone()
+			d := open(t, m, options(2))
+			for _, k := range keys[good:] {
+				check(t, l.change(d, k, "lost"))
+			}
+			check(t, d.Close())
+			all := savesIn(t, m, current)
+			spoil(t, m, all)
+			l.content, l.generation = left.content, left.generation
+			l.evidence = readFile(t, m, current)[all[good].End:]
+		}
+	}
 	return []script{
+		{name: "delta append", keep: 2, reach: append(appends, "sync s3"),
+			prepare: saves(2, "one", "two"), act: change("a", "1"), after: wantDeltas(1)},
+		{name: "several deltas", keep: 2, reach: appends,
+			prepare: saves(2, "one"), act: change("a", "1", "b", "2", "a", "3", "b", ""), after: wantDeltas(4)},
+		{name: "deltas on one generation kept", keep: 1, reach: appends,
+			prepare: saves(1, "one"), act: change("a", "1", "b", "2"), after: wantDeltas(2)},
+		{name: "deltas in spite of failures", keep: 2, reach: appends,
+			prepare: saves(2, "one", "two"),
+			act: func(d *statedir.Dir, l *ledger) error {
+				return errors.Join(l.change(d, "a", "1"), l.change(d, "b", "2"), l.change(d, "c", "3"))
+			}, after: wantDeltas(3)},
+		{name: "delta aborted", keep: 2, reach: append(cuts, appends...), prepare: deltas("a"),
+			act: func(d *statedir.Dir, l *ledger) error {
+				p, ok, err := d.BeginDelta(service, store, l.generation, serializer(defaultModule))
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return errFull
+				}
+				l.tried = append(l.tried, changed(l.content, "dropped", "1")) // if it is not even aborted
+				err = encodeDelta(p, p.Tail(), p.Generation(), l.content, "dropped", "1")
+				p.Abort()
+				if err != nil {
+					return err
+				}
+				return l.change(d, "b", "2") // in full
+			}, after: wantDeltas(0)},
+		{name: "delta then full (compaction)", keep: 2, compaction: statedir.Compaction{Deltas: 2},
+			reach:   append(appends, "rename store.state.g000000000004", "rename store.state"),
+			prepare: saves(2, "one", "two"), act: change("a", "1", "b", "2", "c", "3", "d", "4"), after: wantDeltas(1)},
+		{name: "delta too large", keep: 2, compaction: statedir.Compaction{Bytes: 1500},
+			reach:   append(cuts, "rename store.state"),
+			prepare: deltas("a"), act: change("b", "2"), after: wantDeltas(0)},
+		{name: "full save over deltas", keep: 2, reach: []string{"rename store.state.g000000000004"},
+			prepare: deltas("a", "b"), act: func(d *statedir.Dir, l *ledger) error { return l.save(d, "reset") }, after: wantDeltas(0)},
+		{name: "deltas pruned", keep: 2, reach: []string{"remove store.state.g000000000004"}, prepare: deltas("a", "b"),
+			act: func(d *statedir.Dir, l *ledger) error {
+				return errors.Join(l.save(d, "three"), l.save(d, "four"))
+			}},
+		{name: "delta after a torn append", keep: 2, reach: append(cuts, appends...),
+			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
+				deltas("a")(t, m, l)
+				other := m.Kill()
+				d := open(t, other, options(2))
+				check(t, l.clone().change(d, "torn", "1"))
+				check(t, d.Close())
+				whole, before := readFile(t, other, current), len(readFile(t, m, current))
+				writeFile(t, m, current, whole[:(before+len(whole))/2])
+			},
+			act: change("b", "2"), after: wantDeltas(2)},
+		{name: "delta of a process that died", keep: 2, reach: []string{"sync store.state"},
+			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
+				// It died before the sync: all of the delta is there, and none of it is durable.
+				deltas("a")(t, m, l)
+				w := vfs.Faulty(m, vfs.Fault{})
+				d := open(t, w, options(2))
+				_, _, _, err := load(d, service, store)
+				check(t, err)
+				w.Inject(vfs.Fault{At: 1, Err: vfs.ErrCrashed, Sticky: true,
+					Match: func(op vfs.Op, name string) bool {
+						return name == current && (op == vfs.OpSync || op == vfs.OpTruncate)
+					}})
+				if err := l.change(d, "b", "2"); !errors.Is(err, vfs.ErrCrashed) {
+					t.Fatal(err)
+				}
+				check(t, d.Close())
+			},
+			act: loads},
+		{name: "damaged delta set aside", keep: 2, reach: append(cuts, "write store.state.tmp-1", "rename "+asideTail(4)),
+			prepare: lost(1, damageChunk, "a", "b"), act: loads, after: wantDeltas(1)},
+		{name: "damaged index of a delta set aside", keep: 2, reach: append(cuts, "rename "+asideTail(4)),
+			prepare: lost(1, damageIndex, "a", "b"), act: loads, after: wantDeltas(1)},
+		{name: "damaged delta under others set aside", keep: 2, reach: append(cuts, "rename "+asideTail(5)),
+			prepare: lost(1, damageChunk, "a", "b", "c"), act: loads, after: wantDeltas(1)},
+		{name: "damaged index under others set aside", keep: 2, reach: append(cuts, "rename "+asideTail(6)),
+			prepare: lost(0, damageIndex, "a", "b", "c", "d"), act: loads, after: wantDeltas(0)},
+		{name: "damaged header under deltas", keep: 2, reach: []string{"rename store.state.corrupt-20261122T174203Z-g000000000004"},
+			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
+				deltas("a", "b")(t, m, l)
+				b := readFile(t, m, current)
+				b[10] ^= 1
+				writeFile(t, m, current, b)
+				l.content, l.generation, l.evidence = "one", 1, b
+			},
+			act: loads},
+		{name: "damaged delta, then saves", keep: 2, reach: append(cuts, "rename "+asideTail(4), "rename store.state.g000000000003"),
+			prepare: lost(1, damageChunk, "a", "b"), after: wantDeltas(1),
+			act: func(d *statedir.Dir, l *ledger) error {
+				if err := loads(d, l); err != nil {
+					return err
+				}
+				return change("c", "3", "d", "4")(d, l)
+			}},
+		{name: "damaged delta set aside by a save", keep: 2, reach: append(cuts, "rename "+asideTail(4)),
+			prepare: lost(1, damageChunk, "a", "b"), after: wantDeltas(0),
+			act: func(d *statedir.Dir, l *ledger) error { return l.save(d, "three") }},
+		{name: "damaged delta of an older file", keep: 2, reach: []string{"truncate store.state.g000000000003", "rename store.state.g000000000003"},
+			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
+				lost(1, damageChunk, "a", "b")(t, m, l)
+				check(t, m.Rename(current, folder+"/store.state.g000000000004"))
+				writeFile(t, m, current, []byte("no state at all"))
+			},
+			act: loads},
+		{name: "module collected with its last generation", keep: 1,
+			reach: []string{"remove " + moduleName("old"), "sync s3"},
+			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
+				d := open(t, m, options(1))
+				check(t, l.keep(d, "old"))
+				check(t, l.saveBy(d, "old", "one"))
+				check(t, d.Close())
+			},
+			act: func(d *statedir.Dir, l *ledger) error {
+				if err := l.keep(d, "new"); err != nil {
+					return err
+				}
+				return l.saveBy(d, "new", "two")
+			},
+			after: func(t *testing.T, m *vfs.Mem, _ *ledger) { wantNames(t, m, "modules", moduleName("new")) }},
 		{name: "first save", keep: 2,
 			prepare: func(*testing.T, *vfs.Mem, *ledger) {},
 			act:     func(d *statedir.Dir, l *ledger) error { return l.save(d, "first") }},
@@ -270,13 +599,16 @@ func scripts() []script {
 				if err := l.keep(d, wasm); err != nil {
 					return err
 				}
-				return l.save(d, "by the module")
+				return l.saveBy(d, wasm, "by the module")
 			}},
 		{name: "module written anew", keep: 2,
 			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
 				d := open(t, m, options(0))
 				check(t, l.keep(d, wasm))
+				check(t, l.saveBy(d, wasm, "by the module"))
 				check(t, d.Close())
+				writeFile(t, m, "modules/"+moduleName(wasm), []byte("damaged"))
+				l.modules[wasm] = false
 			},
 			act: func(d *statedir.Dir, l *ledger) error { return l.keep(d, wasm) }},
 		{name: "module of a process that died", keep: 2,
@@ -303,19 +635,31 @@ func TestCrash(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			base := vfs.NewMem()
-			before := &ledger{modules: map[string]bool{}}
+			before := newLedger()
 			s.prepare(t, base, before)
-			crashes := 0
+			crashes, reached := 0, map[string]int{}
 			for k := 1; ; k++ {
 				m, l := base.Kill(), before.clone()
-				w := vfs.Faulty(m, vfs.Crash(k))
-				d, err := statedir.Open(w, options(s.keep))
+				fault, n := vfs.Crash(k), 0
+				fault.Match = func(op vfs.Op, name string) bool {
+					if n++; n == k {
+						reached[string(op)+" "+path.Base(name)]++
+					}
+					return true
+				}
+				w := vfs.Faulty(m, fault)
+				d, err := statedir.Open(w, s.options())
 				if err == nil {
 					err = s.act(d, l)
 				}
 				if !w.Fired() {
 					check(t, err)
-					l.check(t, "without a crash", m.PowerCut(rng(0)), s.keep)
+					if s.after != nil {
+						s.after(t, m, l)
+					}
+					for cut := range *cuts {
+						l.check(t, fmt.Sprintf("power cut %d behind the last operation", cut), m.PowerCut(rng(cut)), s.keep)
+					}
 					break
 				}
 				crashes++
@@ -327,6 +671,11 @@ func TestCrash(t *testing.T) {
 			if crashes < 5 {
 				t.Errorf("only %d crashes: is anything counted?", crashes)
 			}
+			for _, op := range s.reach {
+				if reached[op] == 0 {
+					t.Errorf("no crash at %q; there were at %v", op, slices.Sorted(maps.Keys(reached)))
+				}
+			}
 			t.Logf("%d crashes, %d power cuts each", crashes, *cuts)
 		})
 	}
@@ -335,8 +684,9 @@ func TestCrash(t *testing.T) {
 // faults are what a disk can do to a process that lives on.
 func faults() map[string]func(k int) vfs.Fault {
 	writing := func(op vfs.Op, _ string) bool {
-		return op == vfs.OpWrite || op == vfs.OpOpen || op == vfs.OpMkdir || op == vfs.OpSync || op == vfs.OpRename
+		return op == vfs.OpWrite || op == vfs.OpOpen || op == vfs.OpMkdir || op == vfs.OpSync || op == vfs.OpRename || op == vfs.OpTruncate
 	}
+	appending := func(op vfs.Op, _ string) bool { return op == vfs.OpSync || op == vfs.OpTruncate }
 	return map[string]func(k int) vfs.Fault{
 		"EIO":              func(k int) vfs.Fault { return vfs.Fault{At: k, Err: syscall.EIO} },
 		"EIO though done":  func(k int) vfs.Fault { return vfs.Fault{At: k, Err: syscall.EIO, Extent: vfs.All} },
@@ -349,6 +699,15 @@ func faults() map[string]func(k int) vfs.Fault {
 		"sync fails":             func(k int) vfs.Fault { return vfs.Fault{At: k, Err: syscall.EIO, Match: only(vfs.OpSync)} },
 		"sync fails from then on": func(k int) vfs.Fault {
 			return vfs.Fault{At: k, Err: syscall.EIO, Sticky: true, Match: only(vfs.OpSync)}
+		},
+		"writing fails from then on": func(k int) vfs.Fault {
+			return vfs.Fault{At: k, Err: syscall.EIO, Extent: vfs.Part, Sticky: true, Match: writing}
+		},
+		"sync and truncate fail from then on": func(k int) vfs.Fault {
+			return vfs.Fault{At: k, Err: syscall.EIO, Sticky: true, Match: appending}
+		},
+		"truncate fails though done": func(k int) vfs.Fault {
+			return vfs.Fault{At: k, Err: syscall.EIO, Extent: vfs.All, Match: only(vfs.OpTruncate)}
 		},
 		"rename fails": func(k int) vfs.Fault { return vfs.Fault{At: k, Err: syscall.EIO, Match: only(vfs.OpRename)} },
 		"rename fails though done": func(k int) vfs.Fault {
@@ -368,18 +727,39 @@ func only(wanted vfs.Op) func(vfs.Op, string) bool {
 // acknowledged stays loadable, in the process and after a crash; and as soon as the disk is well again,
 // a save succeeds and is durable.
 func TestFault(t *testing.T) {
+	failed := &tally{}
+	t.Cleanup(func() { // after the subtests
+		for _, s := range scripts() {
+			for _, op := range s.reach {
+				if failed.of(s.name, "") == len(faults()) && failed.of(s.name, op) == 0 {
+					t.Errorf("%s: no fault at %q", s.name, op)
+				}
+			}
+		}
+	})
 	for _, s := range scripts() {
 		for kind, fault := range faults() {
 			t.Run(s.name+"/"+kind, func(t *testing.T) {
 				t.Parallel()
 				base := vfs.NewMem()
-				before := &ledger{modules: map[string]bool{}}
+				before := newLedger()
 				s.prepare(t, base, before)
 				for k := 1; ; k++ {
 					m, l := base.Kill(), before.clone()
 					w := vfs.Faulty(m, vfs.Fault{})
-					d := open(t, w, options(s.keep))
-					w.Inject(fault(k))
+					d := open(t, w, s.options())
+					f, n := fault(k), 0
+					matches := f.Match
+					f.Match = func(op vfs.Op, name string) bool {
+						if matches != nil && !matches(op, name) {
+							return false
+						}
+						if n++; n == k {
+							failed.count(s.name, string(op)+" "+path.Base(name))
+						}
+						return true
+					}
+					w.Inject(f)
 					err := s.act(d, l)
 					fired := w.Fired()
 					if err != nil && !fired {
@@ -387,24 +767,35 @@ func TestFault(t *testing.T) {
 					}
 					what := fmt.Sprintf("after a fault at operation %d (%v)", k, err)
 					w.Inject(vfs.Fault{})
-					for cut := range (*cuts + 1) / 2 {
-						l.check(t, fmt.Sprintf("%s, power cut %d", what, cut), m.PowerCut(rng(cut)), s.keep)
+					for cut := range (*cuts + 7) / 8 {
+						l.check(t, fmt.Sprintf("%s, power cut %d", what, cut), m.PowerCut(rng(k+cut)), s.keep)
 					}
 					l.wantState(t, what, d)
 					l.wantModules(t, what, d)
+					// A runtime changes what it has; where it could not load, it has nothing.
+					found := l.wantState(t, what, d)
+					l.content, l.generation, l.tried = found.content, found.generation, nil
+					l.highest = max(l.highest, found.generation)
+					if err := l.change(d, "well", "again"); err != nil {
+						t.Fatalf("%s, a change on a disk that is well again: %v", what, err)
+					}
+					for cut := range (*cuts + 7) / 8 {
+						l.check(t, fmt.Sprintf("%s, changed again, power cut %d", what, cut), m.PowerCut(rng(k+cut)), s.keep)
+					}
 					if err := l.save(d, "well again"); err != nil {
 						t.Fatalf("%s, a save on a disk that is well again: %v", what, err)
 					}
 					l.wantState(t, what+", saved again", d)
 					l.wantEvidence(t, what+", saved again", m)
-					for cut := range (*cuts + 1) / 2 {
-						l.check(t, fmt.Sprintf("%s, saved again, power cut %d", what, cut), m.PowerCut(rng(cut)), s.keep)
+					for cut := range (*cuts + 7) / 8 {
+						l.check(t, fmt.Sprintf("%s, saved again, power cut %d", what, cut), m.PowerCut(rng(k+cut)), s.keep)
 					}
 					check(t, d.Close())
 					if !fired {
 						break
 					}
 				}
+				failed.count(s.name, "")
 			})
 		}
 	}
@@ -451,7 +842,7 @@ func TestFailedSaveLeavesTheFolderAsItWas(t *testing.T) {
 func TestFaultAtOpen(t *testing.T) {
 	for kind, fault := range faults() {
 		base := vfs.NewMem()
-		l := &ledger{modules: map[string]bool{}}
+		l := newLedger()
 		d := open(t, base, options(0))
 		check(t, l.save(d, "one"))
 		check(t, d.Close())
@@ -495,7 +886,7 @@ func TestSoak(t *testing.T) {
 			r := rng(seed)
 			keep := 1 + r.IntN(3)
 			m := vfs.NewMem()
-			l := &ledger{modules: map[string]bool{}}
+			l := newLedger()
 			content := 0
 			for life := range lives {
 				w := vfs.Faulty(m, vfs.Fault{})
@@ -514,7 +905,13 @@ func TestSoak(t *testing.T) {
 						w.Inject(kinds[order[r.IntN(len(order))]](1 + r.IntN(25)))
 					}
 					content++
-					if err := l.save(d, fmt.Sprint("content ", content)); err != nil {
+					var err error
+					if r.IntN(3) > 0 {
+						err = l.change(d, fmt.Sprint("key", r.IntN(5)), fmt.Sprint(content%4))
+					} else {
+						err = l.save(d, fmt.Sprint("content ", content))
+					}
+					if err != nil {
 						if !w.Fired() {
 							t.Fatalf("life %d: %v", life, err)
 						}

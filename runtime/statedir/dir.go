@@ -16,10 +16,11 @@ import (
 	"time"
 
 	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/runtime/statefile"
 	"github.com/torpor-run/torpor/runtime/vfs"
 )
 
-// DefaultKeep is how many generations are kept unless Options says otherwise: the newest and the one
+// DefaultKeep is how many full saves are kept unless Options says otherwise: the newest and the one
 // before.
 const DefaultKeep = 2
 
@@ -27,8 +28,11 @@ const DefaultKeep = 2
 type Options struct {
 	// Logger hears of what went wrong and was survived; nil: nobody does.
 	Logger *slog.Logger
-	// Keep is how many generations of a part are kept, the newest included; 0: DefaultKeep.
+	// Keep is how many full saves of a part are kept, each in a file with the deltas on it, the newest
+	// included; 0: DefaultKeep.
 	Keep int
+	// Compaction bounds what is appended to a full save before the next one must be full.
+	Compaction Compaction
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }
@@ -41,6 +45,7 @@ type Dir struct {
 	log  *slog.Logger
 	now  func() time.Time
 	keep int
+	most Compaction // bounds of deltas
 	lock io.Closer
 
 	life   sync.RWMutex // held for reading by every method, for writing by Close
@@ -64,12 +69,44 @@ type part struct {
 	synced bool // the folder's entries are durable as far as this process found them
 	saving bool // a Pending is open
 
-	// current is the number of <part>.state; 0: none, or not known.
+	// current is the newest generation in <part>.state, a file that this process has found whole and
+	// made durable, or written; 0: there is none, or that is not known. tail is the file's.
 	current uint64
+	tail    statefile.Tail
+	was     uint64 // while current is not known: what it was, for a file that is too damaged to say; 0: not known
 	// high is the highest number seen.
 	high uint64
-	// bad are generations that were found damaged and could not be moved aside.
+	// bad are generations that were found damaged and could not be moved aside or cut off.
 	bad map[uint64]error
+
+	// limit is how far <part>.state is read: what is behind is being appended or, if appending is false,
+	// was, in vain, and could not be cut off. 0: to its end.
+	limit     int64
+	appending bool
+	// full: the next save must be full, for an append has failed or the file has lost a damaged end.
+	full bool
+	// doubt: a sync of <part>.state has failed, so that it is to be written anew before it is built upon.
+	doubt bool
+}
+
+// forget takes note that what <part>.state is has to be read from the disk.
+func (p *part) forget() {
+	if p.current != 0 {
+		p.was = p.current
+	}
+	p.current, p.tail = 0, statefile.Tail{}
+}
+
+// know takes note of what <part>.state is.
+func (p *part) know(t statefile.Tail) { p.current, p.tail, p.was = t.Header().Generation, t, 0 }
+
+// forgetFile is forget where <part>.state is another file now, or none.
+func (p *part) forgetFile() {
+	p.forget()
+	p.was, p.doubt = 0, false
+	if !p.appending {
+		p.limit = 0
+	}
 }
 
 // Holder is who holds a state directory.
@@ -99,19 +136,12 @@ func (e *LockedError) Unwrap() error { return abi.ErrLocked }
 // what a crash has left half written. It fails with a *[LockedError] if another runtime holds it, and
 // with an error that says what to do if it can not be written. After an error nothing is held.
 func Open(fsys vfs.FS, opt Options) (*Dir, error) {
-	d := &Dir{fs: fsys, log: opt.Logger, now: opt.Now, keep: opt.Keep,
-		folders: map[string]bool{}, parts: map[PartID]*part{}, modules: map[moduleDigest]bool{}}
-	if d.log == nil {
-		d.log = slog.New(slog.DiscardHandler)
-	}
-	if d.now == nil {
-		d.now = time.Now
-	}
-	if d.keep == 0 {
-		d.keep = DefaultKeep
-	}
+	d := newDir(fsys, opt)
 	if d.keep < 1 {
 		return nil, fmt.Errorf("%d generations are to be kept: it must be at least 1, the newest", d.keep)
+	}
+	if m := d.most; m.Bytes < 0 || m.Deltas < 0 {
+		return nil, fmt.Errorf("compaction: bounds of %d bytes and %d deltas: they must not be negative", m.Bytes, m.Deltas)
 	}
 	if err := d.takeLock(); err != nil {
 		return nil, err
@@ -122,7 +152,24 @@ func Open(fsys vfs.FS, opt Options) (*Dir, error) {
 		}
 	}
 	d.sweep()
+	d.collect()
 	return d, nil
+}
+
+// newDir is a directory that is not open yet.
+func newDir(fsys vfs.FS, opt Options) *Dir {
+	d := &Dir{fs: fsys, log: opt.Logger, now: opt.Now, keep: opt.Keep,
+		most: opt.Compaction.orDefault(), folders: map[string]bool{}, parts: map[PartID]*part{}, modules: map[moduleDigest]bool{}}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	if d.now == nil {
+		d.now = time.Now
+	}
+	if d.keep == 0 {
+		d.keep = DefaultKeep
+	}
+	return d
 }
 
 func (d *Dir) takeLock() error {
@@ -234,15 +281,21 @@ func (d *Dir) part(id PartID) (p *part, leave func(), err error) {
 	if err := d.enter(); err != nil {
 		return nil, nil, err
 	}
+	p = d.lockPart(id)
+	return p, func() { p.mu.Unlock(); d.life.RUnlock() }, nil
+}
+
+// lockPart waits for a part; its mu is to be unlocked.
+func (d *Dir) lockPart(id PartID) *part {
 	d.partsMu.Lock()
-	p = d.parts[id]
+	p := d.parts[id]
 	if p == nil {
 		p = &part{bad: map[uint64]error{}}
 		d.parts[id] = p
 	}
 	d.partsMu.Unlock()
 	p.mu.Lock()
-	return p, func() { p.mu.Unlock(); d.life.RUnlock() }, nil
+	return p
 }
 
 // Parts lists the parts that have a generation, damaged ones set aside not counted, by service and

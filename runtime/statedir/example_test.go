@@ -98,3 +98,80 @@ func saveOrders(dir *statedir.Dir, digest [sha256.Size]byte) (uint64, error) {
 	}
 	return pending.Generation(), pending.Commit()
 }
+
+// Save a change as a delta: it costs what the change costs, not what the state does.
+func ExampleDir_BeginDelta() {
+	module := []byte("\x00asm…")
+	digest := sha256.Sum256(module)
+	dir, err := statedir.Open(vfs.NewMem(), statedir.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer dir.Close()
+	if err := dir.KeepModule(digest, module); err != nil {
+		log.Fatal(err)
+	}
+	base, err := saveOrders(dir, digest)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	by := statefile.Serializer{Name: "records", Version: "1.0.0", Digest: digest, Schema: 1}
+	pending, ok, err := dir.BeginDelta("orders", "store", base, by)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if !ok {
+		log.Fatal("to be saved in full")
+	}
+	defer pending.Abort()
+	w, err := statefile.NewDeltaWriter(pending, pending.Tail(), pending.Generation(), time.Now())
+	if err != nil {
+		log.Fatal(err)
+	}
+	changes := record.AppendRecord(nil) // order-2 is new, order-1 is gone
+	changes = record.AppendText(changes, "")
+	changes = record.AppendText(changes, "order-2")
+	changes = record.AppendUint(changes, 43)
+	changes = record.AppendTombstone(changes)
+	changes = record.AppendText(changes, "")
+	changes = record.AppendText(changes, "order-1")
+	scan := record.Scanner{Tombstones: true}
+	refs, err := scan.Scan(changes, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	w.Grow(0) // one more, one less
+	if err := w.WriteBatch(&record.Batch{Data: changes, Refs: refs}); err != nil {
+		log.Fatal(err)
+	}
+	if _, err := w.Close(); err != nil {
+		log.Fatal(err)
+	}
+	if err := pending.Commit(); err != nil {
+		log.Fatal(err)
+	}
+
+	generations, err := dir.Generations("orders", "store")
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, g := range generations {
+		opened, err := dir.Open("orders", "store", g.Number)
+		if err != nil {
+			log.Fatal(err)
+		}
+		batch, err := opened.File().Records().ReadBatch()
+		if err != nil {
+			log.Fatal(err)
+		}
+		key, _ := batch.Key(0)
+		fmt.Printf("generation %d, in %s, has %s\n", g.Number, g.Path, key)
+		if err := opened.Close(); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Output:
+	// generation 2, in state/api_states/orders/store.state, has order-2
+	// generation 1, in state/api_states/orders/store.state, has order-1
+}

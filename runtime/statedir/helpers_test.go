@@ -9,8 +9,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +56,52 @@ type encodeArgs struct {
 	service, part string
 	generation    uint64
 	content       string
+	module        string
+}
+
+// defaultModule is what states are written by unless a test says otherwise.
+const defaultModule = "module"
+
+func serializer(module string) statefile.Serializer {
+	return statefile.Serializer{Name: "records", Version: "1.0.0", Digest: sha256.Sum256([]byte(module)), Schema: 1}
+}
+
+var created = time.Date(2026, 11, 22, 17, 42, 3, 0, time.UTC)
+
+// What a state holds is written "content+a=1+b=2#b=2": a text, keys by name, and which change of a key was
+// the last; a state no key of which was ever changed is the text alone.
+
+// changed is content after a change of a key; the value "" removes it.
+func changed(content, key, value string) string {
+	text, keys, _ := parts(content)
+	if keys[key] = value; value == "" {
+		delete(keys, key)
+	}
+	return joined(text, keys, key+"="+value)
+}
+
+func parts(content string) (text string, keys map[string]string, last string) {
+	content, last, _ = strings.Cut(content, "#")
+	keys = map[string]string{}
+	for i, s := range strings.Split(content, "+") {
+		if i == 0 {
+			text = s
+			continue
+		}
+		key, value, _ := strings.Cut(s, "=")
+		keys[key] = value
+	}
+	return text, keys, last
+}
+
+func joined(text string, keys map[string]string, last string) string {
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		text += "+" + key + "=" + keys[key]
+	}
+	if last != "" {
+		text += "#" + last
+	}
+	return text
 }
 
 // pieces takes down what is written, write by write.
@@ -66,11 +114,15 @@ func (p *pieces) Write(b []byte) (int, error) {
 
 // encode writes the state file of one generation, in as many writes as a statefile.Writer makes.
 func encode(w io.Writer, service, part string, generation uint64, content string) error {
-	args := encodeArgs{service, part, generation, content}
+	return encodeBy(w, defaultModule, service, part, generation, content)
+}
+
+func encodeBy(w io.Writer, module, service, part string, generation uint64, content string) error {
+	args := encodeArgs{service, part, generation, content, module}
 	writes, found := encoded.Load(args)
 	if !found {
 		var p pieces
-		if err := encodeAnew(&p, service, part, generation, content); err != nil {
+		if err := encodeAnew(&p, module, service, part, generation, content); err != nil {
 			return err
 		}
 		writes = p
@@ -84,20 +136,15 @@ func encode(w io.Writer, service, part string, generation uint64, content string
 	return nil
 }
 
-// encodeAnew puts content into one record, padded so that the file takes more than one page.
-func encodeAnew(w io.Writer, service, part string, generation uint64, content string) error {
-	sw, err := statefile.NewWriter(w, statefile.Header{Service: service, Part: part, Generation: generation,
-		Created: time.Date(2026, 11, 22, 17, 42, 3, 0, time.UTC),
-		Serializer: statefile.Serializer{Name: "records", Version: "1.0.0",
-			Digest: sha256.Sum256([]byte("module")), Schema: 1}})
-	if err != nil {
-		return err
-	}
-	var data []byte
-	for _, kv := range [][2]string{{"content", content}, {"padding", strings.Repeat(content+";", 1+1000/(len(content)+1))}} {
-		data = record.AppendText(record.AppendText(record.AppendText(record.AppendRecord(data), ""), kv[0]), kv[1])
-	}
-	var scan record.Scanner
+// padded is a text repeated so often that it takes more than one page.
+func padded(s string) string { return strings.Repeat(s+";", 1+1000/(len(s)+1)) }
+
+func appendPair(data []byte, key, value string) []byte {
+	return record.AppendText(record.AppendText(record.AppendText(record.AppendRecord(data), ""), key), value)
+}
+
+func writeRecords(sw *statefile.Writer, data []byte) error {
+	scan := record.Scanner{Tombstones: true}
 	refs, err := scan.Scan(data, nil)
 	if err != nil {
 		return err
@@ -109,17 +156,89 @@ func encodeAnew(w io.Writer, service, part string, generation uint64, content st
 	return err
 }
 
+// encodeAnew makes records of content, its text padded so that the file takes more than one page.
+func encodeAnew(w io.Writer, module, service, part string, generation uint64, content string) error {
+	sw, err := statefile.NewWriter(w, statefile.Header{Service: service, Part: part, Generation: generation,
+		Created: created, Serializer: serializer(module)})
+	if err != nil {
+		return err
+	}
+	text, keys, last := parts(content)
+	data := appendPair(appendPair(nil, "content", text), "padding", padded(text))
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		data = appendPair(data, "key "+key, keys[key])
+	}
+	if last != "" {
+		data = appendPair(data, "last", padded(last))
+	}
+	return writeRecords(sw, data)
+}
+
+// encodeDelta writes the change of a key of content; the value "" removes it.
+func encodeDelta(w io.Writer, t statefile.Tail, generation uint64, content, key, value string) error {
+	sw, err := statefile.NewDeltaWriter(w, t, generation, created)
+	if err != nil {
+		return err
+	}
+	data := appendPair(nil, "last", padded(key+"="+value))
+	if value == "" {
+		data = record.AppendText(record.AppendText(record.AppendTombstone(data), ""), "key "+key)
+	} else {
+		data = appendPair(data, "key "+key, value)
+	}
+	_, before, lastBefore := parts(content)
+	_, after, _ := parts(changed(content, key, value))
+	if sw.Grow(int64(len(after) - len(before))); lastBefore == "" {
+		sw.Grow(1)
+	}
+	return writeRecords(sw, data)
+}
+
 // save commits content as the next generation and returns its number, also with an error.
 func save(d *statedir.Dir, service, part, content string) (generation uint64, err error) {
+	return saveBy(d, defaultModule, service, part, content)
+}
+
+func saveBy(d *statedir.Dir, module, service, part, content string) (generation uint64, err error) {
 	p, err := d.Begin(service, part)
 	if err != nil {
 		return 0, err
 	}
 	defer p.Abort()
-	if err := encode(p, service, part, p.Generation(), content); err != nil {
+	if err := encodeBy(p, module, service, part, p.Generation(), content); err != nil {
 		return p.Generation(), err
 	}
 	return p.Generation(), p.Commit()
+}
+
+// errFull: a change can not be saved as a delta.
+var errFull = errors.New("it must be saved in full")
+
+// saveDelta commits the change of a key of generation base, which holds content, as a delta and returns
+// its number, also with an error; errFull if that is refused.
+func saveDelta(d *statedir.Dir, base uint64, content, key, value string) (generation uint64, err error) {
+	p, ok, err := d.BeginDelta(service, store, base, serializer(defaultModule))
+	if err != nil {
+		return 0, err
+	}
+	if !ok {
+		return 0, errFull
+	}
+	defer p.Abort()
+	if err := encodeDelta(p, p.Tail(), p.Generation(), content, key, value); err != nil {
+		return p.Generation(), err
+	}
+	return p.Generation(), p.Commit()
+}
+
+// mustSaveDelta changes a key of what the newest generation holds and returns what the new one does.
+func mustSaveDelta(t testing.TB, d *statedir.Dir, key, value string) (content string, generation uint64) {
+	t.Helper()
+	content, base, _, err := load(d, service, store)
+	check(t, err)
+	g, err := saveDelta(d, base, content, key, value)
+	check(t, err)
+	return changed(content, key, value), g
 }
 
 func mustSave(t testing.TB, d *statedir.Dir, content string) uint64 {
@@ -129,18 +248,49 @@ func mustSave(t testing.TB, d *statedir.Dir, content string) uint64 {
 	return g
 }
 
-// contentOf reads an opened generation whole, checking every chunk.
+// contentOf reads an opened generation whole, checking every chunk, and that the records belong together.
 func contentOf(o *statedir.Opened) (string, error) {
 	if err := o.File().Verify(context.Background()); err != nil {
 		return "", err
 	}
-	b, err := o.File().Records().ReadBatch()
-	if err != nil {
-		return "", err
+	var text, padding, last string
+	keys := map[string]string{}
+	records := o.File().Records()
+	for {
+		b, err := records.ReadBatch()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
+		for i := range b.Len() {
+			k, _ := b.Key(i)
+			item := record.NewPull(b.Value(i))
+			value := string(item.Text())
+			if err := item.Err(); err != nil {
+				return "", err
+			}
+			key, isKey := strings.CutPrefix(string(k), "key ")
+			switch {
+			case isKey:
+				keys[key] = value
+			case key == "content":
+				text = value
+			case key == "padding":
+				padding = value
+			case key == "last":
+				last, _, _ = strings.Cut(value, ";")
+				if value != padded(last) {
+					return "", fmt.Errorf("the last change is said to be %q", value)
+				}
+			}
+		}
 	}
-	item := record.NewPull(b.Value(0))
-	content := string(item.Text())
-	return content, item.Err()
+	if padding != padded(text) {
+		return "", fmt.Errorf("the text is %q, the padding %q", text, padding)
+	}
+	return joined(text, keys, last), nil
 }
 
 // load returns what the newest generation holds; damage found on the way is set aside, as the runtime

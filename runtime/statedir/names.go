@@ -69,7 +69,7 @@ type kind int
 const (
 	newest  kind = iota // <part>.state
 	older               // <part>.state.g<generation>
-	damaged             // <part>.state.corrupt-<time>-g<generation>
+	damaged             // <part>.state.corrupt-<time>-g<generation>, -tail behind it for the end of a file
 	temp                // <part>.state.tmp-<number>
 )
 
@@ -79,6 +79,7 @@ type stateFile struct {
 	kind       kind
 	generation uint64    // older and damaged; a newest file's stands in its header
 	since      time.Time // damaged: when it was set aside, to the second
+	tail       bool      // damaged: it is the end of a file, cut off; generation is the newest in it
 	serial     uint64    // temp
 }
 
@@ -86,6 +87,7 @@ const (
 	stateSuffix   = ".state"
 	olderInfix    = ".g"
 	damagedInfix  = ".corrupt-"
+	tailSuffix    = "-tail"
 	tempInfix     = ".tmp-"
 	damagedLayout = "20060102T150405Z"
 )
@@ -97,7 +99,11 @@ func (f stateFile) name() string {
 	case older:
 		return base + olderInfix + formatGeneration(f.generation)
 	case damaged:
-		return base + damagedInfix + f.since.UTC().Format(damagedLayout) + "-g" + formatGeneration(f.generation)
+		name := base + damagedInfix + f.since.UTC().Format(damagedLayout) + "-g" + formatGeneration(f.generation)
+		if f.tail {
+			name += tailSuffix
+		}
+		return name
 	case temp:
 		return tempName(base, f.serial)
 	default:
@@ -130,6 +136,7 @@ func parseName(name string) (f stateFile, ok bool) {
 			return stateFile{}, false
 		}
 		f.since = t
+		digits, f.tail = strings.CutSuffix(digits, tailSuffix)
 		f.generation, ok = parseGeneration(digits)
 		// Parse is more lenient than Format: only what name would give counts.
 		return f, ok && f.name() == name

@@ -1,6 +1,7 @@
 package statedir
 
 import (
+	"math"
 	"path"
 	"regexp"
 	"strings"
@@ -38,8 +39,9 @@ func FuzzCheckName(f *testing.F) {
 			return
 		}
 		id := PartID{Service: s, Part: s}
-		for _, k := range []kind{newest, older, damaged, temp} {
-			name := stateFile{part: s, kind: k, generation: 1}.name()
+		for _, f := range []stateFile{{kind: newest}, {kind: older}, {kind: damaged}, {kind: damaged, tail: true}, {kind: temp}} {
+			f.part, f.generation = s, math.MaxUint64
+			name := f.name()
 			full := path.Join(id.folder(), name)
 			if path.Dir(full) != statesFolder+"/"+s || path.Base(full) != name {
 				t.Fatalf("%q leads to %s", s, full)
@@ -58,6 +60,8 @@ func TestParseName(t *testing.T) {
 		"store.state.g1234567890123":                         {part: "store", kind: older, generation: 1234567890123},
 		"store.state.tmp-12":                                 {part: "store", kind: temp, serial: 12},
 		"store.state.corrupt-20261122T174203Z-g000000000007": {part: "store", kind: damaged, generation: 7},
+
+		"store.state.corrupt-20261122T174203Z-g000000000007-tail": {part: "store", kind: damaged, generation: 7, tail: true},
 	} {
 		got, ok := parseName(name)
 		got.since = want.since // compared by way of the name
@@ -72,7 +76,8 @@ func TestParseName(t *testing.T) {
 		"store.state.tmp-", "store.state.tmp-01", "store.state.tmp-x", "store.state.tmp-+1", "store.state.g000000000007.tmp-1",
 		"store.state.corrupt-", "store.state.corrupt-20261122T174203Z", "store.state.corrupt-20261122T174203Z-g7",
 		"store.state.corrupt-20261322T174203Z-g000000000007", "store.state.corrupt-20261122T174203.5Z-g000000000007",
-		"store.state.corrupt-2026-11-22-g000000000007"} {
+		"store.state.corrupt-2026-11-22-g000000000007", "store.state.corrupt-20261122T174203Z-g000000000007-tail-tail",
+		"store.state.corrupt-20261122T174203Z-g000000000007-head", "store.state.g000000000007-tail", "store.state-tail"} {
 		if f, ok := parseName(name); ok {
 			t.Errorf("parseName(%q) = %+v", name, f)
 		}
@@ -81,7 +86,8 @@ func TestParseName(t *testing.T) {
 
 func FuzzParseName(f *testing.F) {
 	for _, s := range []string{"store.state", "store.state.g000000000007", "store.state.tmp-12",
-		"store.state.corrupt-20261122T174203Z-g000000000007", "store.state.corrupt-00000101T000000Z-g000000000001"} {
+		"store.state.corrupt-20261122T174203Z-g000000000007", "store.state.corrupt-00000101T000000Z-g000000000001",
+		"store.state.corrupt-20261122T174203Z-g000000000007-tail"} {
 		f.Add(s)
 		for i := range s {
 			f.Add(s[:i])

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,20 +36,37 @@ func TestMain(m *testing.M) {
 }
 
 // child is another process on a data folder: it opens it and says "ready"; then it holds it until
-// killed, or saves without end and says each generation that was acknowledged.
+// killed, or saves or changes without end and says each generation that was acknowledged.
 func child(mode string) error {
 	kind, root, _ := strings.Cut(mode, ":")
 	fsys, err := vfs.OS(root)
 	if err != nil {
 		return err
 	}
-	d, err := statedir.Open(fsys, statedir.Options{})
+	d, err := statedir.Open(fsys, statedir.Options{Compaction: statedir.Compaction{Deltas: 20}})
 	if err != nil {
 		return err
 	}
 	fmt.Println("ready")
 	for i := 0; kind == "save"; i++ {
 		g, err := save(d, service, store, fmt.Sprint("of generation ", i))
+		if err != nil {
+			return err
+		}
+		fmt.Println(g)
+	}
+	for i := 0; kind == "change"; i++ { // in deltas, with a full save now and then
+		content, base, _, err := load(d, service, store)
+		if errors.Is(err, abi.ErrNotFound) {
+			content, err = "text", nil
+		}
+		if err != nil {
+			return err
+		}
+		g, err := saveDelta(d, base, content, fmt.Sprint("k", i%3), fmt.Sprint(i))
+		if errors.Is(err, errFull) || errors.Is(err, statedir.ErrDeltaTooLarge) {
+			g, err = save(d, service, store, changed(content, fmt.Sprint("k", i%3), fmt.Sprint(i)))
+		}
 		if err != nil {
 			return err
 		}
@@ -154,12 +172,15 @@ func TestLockOfAnotherProcess(t *testing.T) {
 	check(t, open(t, fsys, statedir.Options{}).Close())
 }
 
-func TestKilledWhileSaving(t *testing.T) {
+func TestKilledWhileSaving(t *testing.T)   { killed(t, "save") }
+func TestKilledWhileChanging(t *testing.T) { killed(t, "change") }
+
+func killed(t *testing.T, kind string) {
 	root := t.TempDir()
 	fsys := osFS(t, root)
 	var acked uint64
 	for round := range 6 {
-		says, _, kill := startChild(t, "save", root)
+		says, _, kill := startChild(t, kind, root)
 		for range 1 + 7*round {
 			if !says.Scan() {
 				t.Fatalf("round %d: the child stopped: %v", round, says.Err())
@@ -182,7 +203,85 @@ func TestKilledWhileSaving(t *testing.T) {
 				t.Errorf("round %d: %s was left behind", round, name)
 			}
 		}
+		gens, err := d.Generations(service, store)
+		check(t, err)
+		if kind == "change" && round > 0 && len(gens) < 3 {
+			t.Errorf("round %d: no deltas were made: %+v", round, gens)
+		}
+		for _, gen := range gens {
+			if gen.Err != nil {
+				t.Errorf("round %d: generation %d: %v", round, gen.Number, gen.Err)
+			}
+		}
 		check(t, d.Close())
+	}
+}
+
+func TestDeltasOnDisk(t *testing.T) {
+	root := t.TempDir()
+	fsys := osFS(t, root)
+	d := open(t, fsys, statedir.Options{})
+	mustSave(t, d, "one")
+	content, _ := mustSaveDelta(t, d, "a", "1")
+	whole := readFile(t, fsys, current)
+	mustSaveDelta(t, d, "b", "lost")
+	longer := readFile(t, fsys, current)
+	check(t, d.Close())
+
+	// Torn.
+	check(t, os.Truncate(fsys.Path(current), int64(len(longer)-40)))
+	d = open(t, fsys, statedir.Options{})
+	if _, _, set, err := load(d, service, store); err != nil || len(set) > 0 {
+		t.Errorf("a torn end: %+v, %v", set, err)
+	}
+	wantNewest(t, d, content, 2)
+	if got := readFile(t, fsys, current); string(got) != string(whole) {
+		t.Error("the torn end is still there")
+	}
+	mustSaveDelta(t, d, "c", "3")
+	check(t, d.Close())
+
+	// Damaged.
+	b := slices.Clone(longer)
+	b[strings.Index(string(b), "=lost;")+1] ^= 1
+	check(t, os.WriteFile(fsys.Path(current), b, 0o600))
+	d = open(t, fsys, statedir.Options{Now: at("2026-11-22T17:42:03Z")})
+	content, g, set, err := load(d, service, store)
+	if err != nil || content != "one+a=1#a=1" || g != 2 || len(set) != 1 || set[0].MoveErr != nil {
+		t.Errorf("a damaged end: %q of generation %d, %+v, %v", content, g, set, err)
+	}
+	wantNames(t, fsys, folder, "store.state", asideTail(3))
+	if got := readFile(t, fsys, folder+"/"+asideTail(3)); string(got) != string(b[len(whole):]) {
+		t.Error("the damaged end is not what was cut off")
+	}
+	check(t, d.Close())
+}
+
+// Cutting a damaged end off is refused by the system itself.
+func TestDamagedEndInFolderWithoutPermission(t *testing.T) {
+	root := t.TempDir()
+	fsys := osFS(t, root)
+	d := open(t, fsys, statedir.Options{})
+	mustSave(t, d, "one")
+	content, _ := mustSaveDelta(t, d, "a", "1")
+	mustSaveDelta(t, d, "b", "lost")
+	check(t, d.Close())
+	b := readFile(t, fsys, current)
+	b[strings.Index(string(b), "=lost;")+1] ^= 1
+	check(t, os.WriteFile(fsys.Path(current), b, 0o600))
+	d = open(t, fsys, statedir.Options{})
+	defer d.Close()
+	parts := fsys.Path(folder)
+	check(t, os.Chmod(parts, 0o500))
+	t.Cleanup(func() { check(t, os.Chmod(parts, 0o700)) })
+	asOrdinaryUser(t, root, func() {
+		got, g, set, err := load(d, service, store)
+		if err != nil || got != content || g != 2 || len(set) != 1 || !errors.Is(set[0].MoveErr, fs.ErrPermission) {
+			t.Errorf("loaded %q of generation %d, %+v, %v", got, g, set, err)
+		}
+	})
+	if string(readFile(t, fsys, current)) != string(b) {
+		t.Error("the file was changed")
 	}
 }
 

@@ -26,8 +26,12 @@ type draft struct {
 // newDraft begins a file that is to be called name in folder, which must exist.
 func (d *Dir) newDraft(folder, name string) (*draft, error) {
 	t := &draft{fs: d.fs, log: d.log, folder: folder, name: name}
+	base := name
+	if f, ok := parseName(name); ok { // whatever is to become of a part's temporary file, Open knows it
+		base = stateFile{part: f.part, kind: newest}.name()
+	}
 	for {
-		t.temp = tempName(name, d.serial.Add(1))
+		t.temp = tempName(base, d.serial.Add(1))
 		f, err := d.fs.OpenFile(t.path(t.temp), vfs.Create)
 		if errors.Is(err, fs.ErrExist) {
 			continue // left by a crash and could not be removed by Open

@@ -751,6 +751,8 @@ func TestModules(t *testing.T) {
 	}
 	wantNames(t, m, "modules")
 	check(t, d.KeepModule(digest, wasm))
+	_, err := saveBy(d, string(wasm), service, store, "by it")
+	check(t, err)
 	file := fmt.Sprintf("modules/%x.wasm", digest)
 	wantNames(t, m, "modules", file[len("modules/"):])
 	got, err := d.Module(digest)

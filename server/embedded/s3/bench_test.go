@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"time"
 )
 
 // The state of the project's benchmark: many small objects.
@@ -87,5 +88,66 @@ func BenchmarkRestore(b *testing.B) {
 		if err := s.Restore(b.Context(), bytes.NewReader(native)); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// BenchmarkDelta is how long a capture takes that tells of one object changed among many, and how often
+// that fits into writing all of them.
+func BenchmarkDelta(b *testing.B) {
+	s := benchService(b, benchObjects)
+	commit(b, s)
+	const rounds = 5
+	began := time.Now()
+	for range rounds {
+		c := captured(b, s)
+		if err := c.WriteNative(b.Context(), io.Discard); err != nil {
+			b.Fatal(err)
+		}
+		c.Close()
+	}
+	all := time.Since(began) / rounds
+	for b.Loop() {
+		if _, err := s.putObject("bench", "folder-000/object-00000007", newTestVersion(nil), conditions{}); err != nil {
+			b.Fatal(err)
+		}
+		c := captured(b, s)
+		d := c.Delta()
+		if err := d.WriteUpserts(b.Context(), io.Discard); err != nil {
+			b.Fatal(err)
+		}
+		if err := d.WriteTombstones(b.Context(), &failingSink{}); err != nil {
+			b.Fatal(err)
+		}
+		c.Committed()
+		c.Close()
+	}
+	b.ReportMetric(float64(all)*float64(b.N)/float64(b.Elapsed()), "times-less-than-all")
+}
+
+// BenchmarkPut is what a put costs the requests behind it: one that is the first since a capture, which
+// must remember what was there, and any other.
+func BenchmarkPut(b *testing.B) {
+	for _, first := range []bool{true, false} {
+		b.Run(map[bool]string{true: "first", false: "again"}[first], func(b *testing.B) {
+			s := benchService(b, benchObjects)
+			commit(b, s)
+			v := newTestVersion(nil)
+			for i := 0; b.Loop(); i++ {
+				key := "folder-000/object-00000007"
+				if first {
+					n := i % benchObjects
+					key = fmt.Sprintf("folder-%03d/object-%08d", n/1000, n)
+					if n == 0 && i > 0 {
+						b.StopTimer()
+						commit(b, s)
+						b.StartTimer()
+					}
+				}
+				w := *v
+				if _, err := s.putObject("bench", key, &w, conditions{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -8,7 +8,8 @@
 //   - an S3 API over HTTP, [Service.Handler]: gofakes3 speaks the protocol, this package is its
 //     backend and answers itself what gofakes3 lacks or gets wrong (README.md lists both);
 //   - a source of native state for the runtime: [Service.Capture], [Service.Restore] and
-//     [Service.Reset]. The native state is a CBOR sequence of records; README.md has the schema.
+//     [Service.Reset]. The native state is a CBOR sequence of records; README.md has the schema. A capture
+//     also tells what changed since the last one that was saved.
 //
 // Nobody is authenticated: whoever reaches the handler may do everything.
 package s3

@@ -41,7 +41,7 @@ type Options struct {
 }
 
 // Service is an S3 service with its state in memory. All methods are safe for concurrent use.
-// It implements the runtime's Source and AtomicSource.
+// It implements the runtime's Source and AtomicSource, and its captures DeltaCapture.
 type Service struct {
 	clock     func() time.Time
 	log       *slog.Logger
@@ -52,6 +52,7 @@ type Service struct {
 
 	mu      sync.RWMutex
 	buckets *btree.Map[string, *bucket]
+	changes changes
 }
 
 var _ runtime.AtomicSource = (*Service)(nil)
@@ -59,7 +60,7 @@ var _ runtime.AtomicSource = (*Service)(nil)
 // New makes an empty service.
 func New(o Options) *Service {
 	s := &Service{clock: o.Clock, log: o.Logger, partition: o.Partition, onChange: o.OnChange, origins: o.AllowedOrigins,
-		buckets: new(btree.Map[string, *bucket])}
+		buckets: new(btree.Map[string, *bucket]), changes: newChanges(runtime.MaxDirtyKeys, false)}
 	if s.clock == nil {
 		s.clock = time.Now
 	}
@@ -83,14 +84,15 @@ func (s *Service) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 func (s *Service) AtomicCapture() bool { return true }
 
 // Capture fixes the state as it is now. It takes microseconds for each bucket, however many objects
-// there are; the capture shares what does not change afterwards. It fails only if ctx has ended.
+// there are; the capture shares what does not change afterwards. It is a [runtime.DeltaCapture]. It fails
+// only if ctx has ended.
 func (s *Service) Capture(ctx context.Context) (runtime.Capture, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := &capture{}
+	c := &capture{s: s, end: s.changes.capture()}
 	s.buckets.Scan(func(_ string, b *bucket) bool {
 		c.buckets = append(c.buckets, b.frozen())
 		return true
@@ -101,47 +103,67 @@ func (s *Service) Capture(ctx context.Context) (runtime.Capture, error) {
 // Restore replaces the state by the one native describes (README.md, "Native state"), wholly once
 // native has ended, or not at all. Requests go on meanwhile, on the state before. Errors wrap
 // abi.ErrCorrupt and name the record, abi.ErrTooLarge where a record passes a limit, or are those of
-// native and ctx.
+// native and ctx. What is restored is the base that captures tell the difference from.
 func (s *Service) Restore(ctx context.Context, native io.Reader) error {
 	buckets, err := readState(ctx, native)
 	if err != nil {
 		return err
 	}
-	s.swap(buckets)
+	s.swap(buckets, true)
 	return nil
 }
 
-// Reset empties the state. It fails only if ctx has ended.
+// Reset empties the state. Captures can tell no difference then until one of them is committed. It fails
+// only if ctx has ended.
 func (s *Service) Reset(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	s.swap(new(btree.Map[string, *bucket]))
+	s.swap(new(btree.Map[string, *bucket]), false)
 	return nil
 }
 
-func (s *Service) swap(buckets *btree.Map[string, *bucket]) {
+// swap puts another state in place; base says that it is the base from then on.
+func (s *Service) swap(buckets *btree.Map[string, *bucket], base bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.buckets = buckets
+	if base {
+		s.changes = newChanges(s.changes.limit, true)
+	} else {
+		s.changes.now.everything()
+	}
 }
 
 // capture is the state at one moment.
 type capture struct {
+	s   *Service
+	end *span // what was touched up to this moment ends with it
+
 	mu      sync.Mutex
 	buckets []*bucket // by name
 	closed  bool
 }
 
+var _ runtime.DeltaCapture = (*capture)(nil)
+
 var errClosed = errors.New("s3: the capture is closed")
+
+// state is the buckets, until Close.
+func (c *capture) state() ([]*bucket, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return nil, errClosed
+	}
+	return c.buckets, nil
+}
 
 // WriteNative writes the state as records.
 func (c *capture) WriteNative(ctx context.Context, w io.Writer) error {
-	c.mu.Lock()
-	buckets, closed := c.buckets, c.closed
-	c.mu.Unlock()
-	if closed {
-		return errClosed
+	buckets, err := c.state()
+	if err != nil {
+		return err
 	}
 	return writeState(ctx, w, buckets)
 }
@@ -149,8 +171,12 @@ func (c *capture) WriteNative(ctx context.Context, w io.Writer) error {
 // Close lets go of the state.
 func (c *capture) Close() error {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	again := c.closed
 	c.buckets, c.closed = nil, true
+	c.mu.Unlock()
+	if !again {
+		c.s.closed(c.end)
+	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/tidwall/btree"
@@ -112,7 +113,10 @@ type waiting struct {
 
 // record takes one record. It returns what is wrong with it, "" for nothing.
 func (r *stateReader) record(batch *record.Batch, i int) (wrong string) {
-	raw, _ := batch.Key(i)
+	raw, text := batch.Key(i)
+	if !text && utf8.Valid(raw) {
+		return "its key is bytes, and text would do"
+	}
 	kind, rest, _ := bytes.Cut(raw, []byte("/"))
 	name, rest, hasRest := bytes.Cut(rest, []byte("/"))
 	b, wrong := r.bucketOf(name, batch.Partition(i))

@@ -32,7 +32,7 @@ const flushBytes = 64 << 10
 func writeState(ctx context.Context, w io.Writer, buckets []*bucket) error {
 	buckets = slices.Clone(buckets)
 	slices.SortStableFunc(buckets, func(a, b *bucket) int { return strings.Compare(a.partition, b.partition) })
-	sw := &stateWriter{ctx: ctx, w: w, buf: make([]byte, 0, 2*flushBytes)}
+	sw := newStateWriter(ctx, w)
 	for _, b := range buckets {
 		sw.bucket(b)
 	}
@@ -50,6 +50,10 @@ type stateWriter struct {
 	err error
 }
 
+func newStateWriter(ctx context.Context, w io.Writer) *stateWriter {
+	return &stateWriter{ctx: ctx, w: w, buf: make([]byte, 0, 2*flushBytes)}
+}
+
 func (w *stateWriter) flush() {
 	if w.err == nil {
 		w.err = w.ctx.Err()
@@ -62,18 +66,29 @@ func (w *stateWriter) flush() {
 	w.buf = w.buf[:0]
 }
 
-// begin begins a record: its value follows. ids, each with a slash behind, and key may be "".
+// begin begins a record: its value follows.
 func (w *stateWriter) begin(kind, ids, key string) {
 	if len(w.buf) >= flushBytes {
 		w.flush()
 	}
-	w.buf = record.AppendText(record.AppendRecord(w.buf), w.b.partition)
-	w.key = append(append(append(w.key[:0], kind...), '/'), w.b.name...)
-	if kind != kindBucket {
-		w.key = append(append(append(w.key, '/'), ids...), key...)
-	}
-	w.buf = appendString(w.buf, w.key)
+	w.key = appendKey(w.key[:0], kind, w.b.name, ids, key)
+	w.buf = appendString(record.AppendText(record.AppendRecord(w.buf), w.b.partition), w.key)
 }
+
+// appendKey adds the key of a record. ids, each with a slash behind, and the object's key may be "".
+func appendKey(dst []byte, kind, bucket, ids, key string) []byte {
+	dst = append(append(append(dst, kind...), '/'), bucket...)
+	if kind == kindBucket {
+		return dst
+	}
+	return append(append(append(dst, '/'), ids...), key...)
+}
+
+// These are the ids in the keys of records of each kind but object and bucket, which have none.
+func versionIDs(name string) string            { return name + "/" }
+func pieceIDs(owner string, n int64) string    { return owner + "/" + pieceNumber(n) + "/" }
+func uploadIDs(id string) string               { return id + "/" }
+func partIDs(upload string, number int) string { return upload + "/" + partName(number) + "/" }
 
 // appendString adds text, or bytes where it is no UTF-8.
 func appendString[T string | []byte](dst []byte, s T) []byte {
@@ -93,8 +108,23 @@ func valid[T string | []byte](s T) bool {
 	return false
 }
 
+// bucket writes all of a bucket.
 func (w *stateWriter) bucket(b *bucket) {
 	w.b = b
+	w.itself()
+	b.objects.Scan(func(key string, o object) bool {
+		w.object(key, o, nil)
+		return w.err == nil
+	})
+	b.uploads.Scan(func(_ string, u *upload) bool {
+		w.upload(u, uploadImage{})
+		return w.err == nil
+	})
+}
+
+// itself writes the bucket's own record.
+func (w *stateWriter) itself() {
+	b := w.b
 	w.begin(kindBucket, "", "")
 	pairs := 1
 	if b.versioning != "" {
@@ -105,19 +135,29 @@ func (w *stateWriter) bucket(b *bucket) {
 	if b.versioning != "" {
 		w.text("versioning", string(b.versioning))
 	}
-	b.objects.Scan(func(key string, o object) bool {
+}
+
+// object writes what is under key, but for records that are the same in base.
+func (w *stateWriter) object(key string, o object, base objectImage) {
+	differences := base.differences()
+	own, pieces := differences.of(o.current, true)
+	if own {
 		w.begin(kindObject, "", key)
-		w.version(key, o.current)
-		for _, v := range o.older {
-			w.begin(kindVersion, v.name()+"/", key)
-			w.version(key, v)
+		w.version(o.current)
+	}
+	if pieces {
+		w.pieces(o.current.name(), key, o.current.body, o.current.size)
+	}
+	for _, v := range o.older {
+		own, pieces := differences.of(v, false)
+		if own {
+			w.begin(kindVersion, versionIDs(v.name()), key)
+			w.version(v)
 		}
-		return w.err == nil
-	})
-	b.uploads.Scan(func(_ string, u *upload) bool {
-		w.upload(u)
-		return w.err == nil
-	})
+		if pieces {
+			w.pieces(v.name(), key, v.body, v.size)
+		}
+	}
 }
 
 func (w *stateWriter) name(name string) { w.buf = record.AppendText(w.buf, name) }
@@ -151,8 +191,8 @@ func count(conditions ...bool) int {
 	return n
 }
 
-// version writes the value of a version's record, and the records of its body.
-func (w *stateWriter) version(key string, v *version) {
+// version writes the value of a version's record.
+func (w *stateWriter) version(v *version) {
 	required := 4 // size, md5, modified, and body or pieces
 	if v.marker {
 		required = 2 // modified, deleted
@@ -193,21 +233,24 @@ func (w *stateWriter) version(key string, v *version) {
 	if v.tags != nil {
 		w.pairs("tags", v.tags)
 	}
-	w.body(v.name(), key, v.body, v.size)
+	w.body(v.body, v.size)
 }
 
-// body writes content: as the last pair of the record begun, or in records of its own.
-func (w *stateWriter) body(owner, key string, b body, size int64) {
-	if size <= pieceBytes {
-		w.name("body")
-		w.bytes(b, size)
+// body writes content as the last pair of the record begun, or that it is in pieces.
+func (w *stateWriter) body(b body, size int64) {
+	if pieces := pieceCount(size); pieces > 0 {
+		w.int("pieces", pieces)
 		return
 	}
-	pieces := pieceCount(size)
-	w.int("pieces", pieces)
-	for n := range pieces {
+	w.name("body")
+	w.bytes(b, size)
+}
+
+// pieces writes content that is in records of its own.
+func (w *stateWriter) pieces(owner, key string, b body, size int64) {
+	for n := range pieceCount(size) {
 		length := min(pieceBytes, size-n*pieceBytes)
-		w.begin(kindBody, owner+"/"+pieceNumber(n)+"/", key)
+		w.begin(kindBody, pieceIDs(owner, n), key)
 		w.bytes(b.section(n*pieceBytes, length), length)
 	}
 }
@@ -219,8 +262,14 @@ func (w *stateWriter) bytes(b body, size int64) {
 	}
 }
 
-// pieceCount is in how many records of its own content of that size is.
-func pieceCount(size int64) int64 { return (size + pieceBytes - 1) / pieceBytes }
+// pieceCount is in how many records of its own content of that size is, 0 if it is in its version's or
+// part's.
+func pieceCount(size int64) int64 {
+	if size <= pieceBytes {
+		return 0
+	}
+	return (size + pieceBytes - 1) / pieceBytes
+}
 
 // pieceNumber and partName are numbers in keys, with zeros in front so that keys sort as numbers do.
 func pieceNumber(n int64) string { return fmt.Sprintf("%06d", n) }
@@ -230,23 +279,30 @@ func partName(n int) string      { return fmt.Sprintf("%05d", n) }
 // a dot.
 func partOwner(upload string, number int) string { return upload + "." + partName(number) }
 
-func (w *stateWriter) upload(u *upload) {
-	w.begin(kindUpload, u.id+"/", u.key)
-	w.buf = record.AppendMap(w.buf, 1+count(u.attrs != nil, u.tags != nil))
-	w.int("initiated", u.initiated)
-	if u.attrs != nil {
-		w.pairs("meta", u.attrs)
-	}
-	if u.tags != nil {
-		w.pairs("tags", u.tags)
+// upload writes an upload in progress, but for records that are the same in base.
+func (w *stateWriter) upload(u *upload, base uploadImage) {
+	if !base.exists { // it never changes, but for its parts
+		w.begin(kindUpload, uploadIDs(u.id), u.key)
+		w.buf = record.AppendMap(w.buf, 1+count(u.attrs != nil, u.tags != nil))
+		w.int("initiated", u.initiated)
+		if u.attrs != nil {
+			w.pairs("meta", u.attrs)
+		}
+		if u.tags != nil {
+			w.pairs("tags", u.tags)
+		}
 	}
 	for _, p := range u.parts {
-		w.begin(kindPart, u.id+"/"+partName(p.number)+"/", u.key)
+		if base.has(p) {
+			continue
+		}
+		w.begin(kindPart, partIDs(u.id, p.number), u.key)
 		w.buf = record.AppendMap(w.buf, 4)
 		w.int("size", p.size)
 		w.name("md5")
 		w.buf = record.AppendBytes(w.buf, p.md5[:])
 		w.int("modified", p.modified)
-		w.body(partOwner(u.id, p.number), u.key, p.body, p.size)
+		w.body(p.body, p.size)
+		w.pieces(partOwner(u.id, p.number), u.key, p.body, p.size)
 	}
 }

@@ -144,18 +144,21 @@ func (s *Service) view(name string, read func(*bucket) error) error {
 	return read(b)
 }
 
-// change runs write with a bucket, alone, and then reports what is under key as changed if write says
-// so. A write that returns an error must have changed nothing.
-func (s *Service) change(name, key string, write func(*bucket) (changed bool, err error)) error {
+// change runs write with a bucket, alone, and then takes down and reports as changed what it says it
+// touches, if write says so. A write that returns an error must have changed nothing.
+func (s *Service) change(name string, what touch, write func(*bucket) (changed bool, err error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b, ok := s.buckets.Get(name)
 	if !ok {
 		return noSuchBucket(name)
 	}
+	o, _ := b.objects.Get(what.key)
+	u, _ := b.uploads.Get(what.upload)
 	changed, err := write(b)
 	if changed {
-		s.onChange(name, key)
+		s.changes.touch(b, what, o, u)
+		s.onChange(name, what.key)
 	}
 	return err
 }
@@ -170,6 +173,7 @@ func (s *Service) createBucket(name, partition string) error {
 		return fault("BucketAlreadyOwnedByYou", name, "Your previous request to create the named bucket succeeded and you already own it.")
 	}
 	s.buckets.Set(name, newBucket(name, partition, s.now()))
+	s.changes.create(name)
 	s.onChange(name, "")
 	return nil
 }
@@ -177,9 +181,12 @@ func (s *Service) createBucket(name, partition string) error {
 // deleteBucket removes an empty bucket; uploads in progress do not keep it. With force it need not be
 // empty.
 func (s *Service) deleteBucket(name string, force bool) error {
-	return s.change(name, "", func(b *bucket) (bool, error) {
+	return s.change(name, touch{}, func(b *bucket) (bool, error) {
 		if b.objects.Len() > 0 && !force {
 			return false, fault(gofakes3.ErrBucketNotEmpty, name, "The bucket you tried to delete is not empty")
+		}
+		if b.objects.Len() > 0 || b.uploads.Len() > 0 {
+			s.changes.now.everything() // rather than an image of each
 		}
 		s.buckets.Delete(name)
 		return true, nil
@@ -188,7 +195,7 @@ func (s *Service) deleteBucket(name string, force bool) error {
 
 // setVersioning turns versioning on or suspends it; S3 has no way back to a bucket never versioned.
 func (s *Service) setVersioning(name string, status gofakes3.VersioningStatus) error {
-	return s.change(name, "", func(b *bucket) (bool, error) {
+	return s.change(name, touch{}, func(b *bucket) (bool, error) {
 		changed := b.versioning != status
 		b.versioning = status
 		return changed, nil
@@ -201,7 +208,7 @@ func (s *Service) putObject(name, key string, v *version, cond conditions) (id s
 	if err := checkKey(key); err != nil {
 		return "", err
 	}
-	err = s.change(name, key, func(b *bucket) (bool, error) {
+	err = s.change(name, touch{key: key, object: true}, func(b *bucket) (bool, error) {
 		if err := cond.check(b, key); err != nil {
 			return false, err
 		}
@@ -252,7 +259,7 @@ func (s *Service) deleteObject(name, key string, cond conditions) (out deleted, 
 	if err := checkKey(key); err != nil {
 		return out, err
 	}
-	err = s.change(name, key, func(b *bucket) (bool, error) {
+	err = s.change(name, touch{key: key, object: true}, func(b *bucket) (bool, error) {
 		if err := cond.check(b, key); err != nil {
 			return false, err
 		}
@@ -270,7 +277,7 @@ func (s *Service) deleteObject(name, key string, cond conditions) (out deleted, 
 
 // deleteVersion removes one version for good. If there is none, nothing happens.
 func (s *Service) deleteVersion(name, key, id string) (out deleted, err error) {
-	err = s.change(name, key, func(b *bucket) (bool, error) {
+	err = s.change(name, touch{key: key, object: true}, func(b *bucket) (bool, error) {
 		o, _ := b.objects.Get(key)
 		v := o.find(versionID(id))
 		if v == nil {
@@ -290,7 +297,7 @@ func (s *Service) deleteVersion(name, key, id string) (out deleted, err error) {
 // setTags replaces the tags of a version, of the current one if id is "". It returns the id clients
 // are told.
 func (s *Service) setTags(name, key, id string, tags []pair) (publicID string, err error) {
-	err = s.change(name, key, func(b *bucket) (bool, error) {
+	err = s.change(name, touch{key: key, object: true}, func(b *bucket) (bool, error) {
 		v, err := b.version(key, id)
 		if err != nil {
 			return false, err

@@ -71,7 +71,7 @@ func (s *Service) createUpload(name string, u *upload) (id string, err error) {
 		return "", err
 	}
 	u.id = newID()
-	return u.id, s.change(name, u.key, func(b *bucket) (bool, error) {
+	return u.id, s.change(name, touch{key: u.key, upload: u.id}, func(b *bucket) (bool, error) {
 		u.initiated = s.now()
 		b.uploads.Set(u.id, u)
 		return true, nil
@@ -83,7 +83,7 @@ func (s *Service) putPart(name, key, id string, p *part) error {
 	if p.number < 1 || p.number > maxPartNumber {
 		return invalidArgument("Part number must be an integer between 1 and " + strconv.Itoa(maxPartNumber) + ", inclusive")
 	}
-	return s.change(name, key, func(b *bucket) (bool, error) {
+	return s.change(name, touch{key: key, upload: id}, func(b *bucket) (bool, error) {
 		u, err := b.upload(key, id)
 		if err != nil {
 			return false, err
@@ -95,7 +95,7 @@ func (s *Service) putPart(name, key, id string, p *part) error {
 }
 
 func (s *Service) abortUpload(name, key, id string) error {
-	return s.change(name, key, func(b *bucket) (bool, error) {
+	return s.change(name, touch{key: key, upload: id}, func(b *bucket) (bool, error) {
 		if _, err := b.upload(key, id); err != nil {
 			return false, err
 		}
@@ -107,7 +107,7 @@ func (s *Service) abortUpload(name, key, id string) error {
 // completeUpload makes an object of the parts listed and ends the upload. size is what the client
 // says the object's size is, -1 if it says nothing.
 func (s *Service) completeUpload(name, key, id string, list []gofakes3.CompletedPart, size int64, cond conditions) (publicID, etag string, err error) {
-	err = s.change(name, key, func(b *bucket) (bool, error) {
+	err = s.change(name, touch{key: key, object: true, upload: id}, func(b *bucket) (bool, error) {
 		u, err := b.upload(key, id)
 		if err != nil {
 			return false, err
