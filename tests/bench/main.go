@@ -1,8 +1,9 @@
 // Command bench measures Torpor beside its peers in one run and prints tables with ratios: absolute
 // times depend on the machine and its other work, ratios much less. Run it from the repository's root:
 //
-//	go run ./tests/bench            # print
-//	go run ./tests/bench --write    # and put the tables into tests/bench/RESULTS.md
+//	go run ./tests/bench                 # print
+//	go run ./tests/bench --write         # and put the tables into tests/bench/RESULTS.md
+//	go run ./tests/bench --only state    # s3, or state: files, memory, deltas
 //
 // Each round measures every contender once, one after the other; the table shows each one's median.
 package main
@@ -27,12 +28,26 @@ func main() {
 	rounds := flag.Int("rounds", 7, "how often everything is measured")
 	objects := flag.Int("objects", 80_000, "how many S3 objects")
 	size := flag.Int("size", 100, "bytes of each object")
+	large := flag.Int("large", 1000, "megabytes of the large state")
+	largeRounds := flag.Int("large-rounds", 3, "how often it is measured")
+	only := flag.String("only", "", "measure this only: s3 or state")
 	write := flag.Bool("write", false, "write tests/bench/RESULTS.md")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of the rounds to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := profiled(*profile, func() error { return run(ctx, *rounds, *objects, *size, *write) }); err != nil {
+	if *rounds < 1 || *largeRounds < 1 || *objects < 1 || *size < 0 || *large < 1 {
+		fmt.Fprintln(os.Stderr, "bench: -rounds, -large-rounds, -objects and -large must be at least 1, -size at least 0")
+		os.Exit(2)
+	}
+	benches := []bench{
+		{"s3", func(out *strings.Builder) error { return benchS3(ctx, out, *rounds, *objects, *size) }},
+		{"state", func(out *strings.Builder) error {
+			return benchState(ctx, out, *rounds, *largeRounds, int64(*large)*1e6)
+		}},
+	}
+	head := fmt.Sprintf("Medians of %d rounds, of the large state of %d, every contender measured in each.", *rounds, *largeRounds)
+	if err := profiled(*profile, func() error { return run(benches, *only, head, *write) }); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -55,14 +70,30 @@ func profiled(file string, f func() error) error {
 	return errors.Join(err, out.Close())
 }
 
-func run(ctx context.Context, rounds, objects, size int, write bool) error {
-	if rounds < 1 || objects < 1 || size < 0 {
-		return fmt.Errorf("rounds and objects must be at least 1, size at least 0")
+// bench is one of the things measured: it adds its tables to out.
+type bench struct {
+	name string
+	run  func(out *strings.Builder) error
+}
+
+// run prints what the benches measure, or the one called only, and writes it down.
+func run(benches []bench, only, head string, write bool) error {
+	if only != "" {
+		if write {
+			return errors.New("-write writes all tables: it does not go with -only")
+		}
+		benches = slices.DeleteFunc(benches, func(b bench) bool { return b.name != only })
+		if len(benches) == 0 {
+			return fmt.Errorf("-only %s: there is s3 and state", only)
+		}
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "# What was measured\n\nMade by `go run ./tests/bench --write`. Medians of %d rounds, every contender measured in each.\n\nMachine: %s.\n\n", rounds, machine())
-	if err := benchS3(ctx, &out, rounds, objects, size); err != nil {
-		return err
+	fmt.Fprintf(&out, "# What was measured\n\nMade by `go run ./tests/bench --write`. %s\n\nMachine: %s.\n", head, machine())
+	for _, b := range benches {
+		out.WriteByte('\n')
+		if err := b.run(&out); err != nil {
+			return fmt.Errorf("%s: %w", b.name, err)
+		}
 	}
 	fmt.Print(out.String())
 	if write {

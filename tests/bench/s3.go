@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand"
 	"net/http"
 	"net/http/httptest"
@@ -20,14 +19,9 @@ import (
 	goruntime "runtime"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/torpor-run/torpor/host"
-	"github.com/torpor-run/torpor/modules"
 	"github.com/torpor-run/torpor/runtime"
-	"github.com/torpor-run/torpor/runtime/statedir"
-	"github.com/torpor-run/torpor/runtime/vfs"
 	"github.com/torpor-run/torpor/server/embedded/s3"
 )
 
@@ -59,64 +53,34 @@ func makeObjects(n, size int) []object {
 	return out
 }
 
-// observer keeps the last event of each kind.
-type observer struct {
-	mu      sync.Mutex
-	save    runtime.SaveEvent
-	restore runtime.RestoreEvent
-	held    time.Duration
-}
-
-func (o *observer) SaveFinished(e runtime.SaveEvent)       { o.mu.Lock(); o.save = e; o.mu.Unlock() }
-func (o *observer) RestoreFinished(e runtime.RestoreEvent) { o.mu.Lock(); o.restore = e; o.mu.Unlock() }
-func (o *observer) RequestsHeld(_ string, d time.Duration, _ error) {
-	o.mu.Lock()
-	o.held = d
-	o.mu.Unlock()
-}
-func (o *observer) GenerationQuarantined(string, string) {}
-
-// torpor is one life of the runtime with the embedded S3 service over a folder.
+// torpor is one life of the runtime with the embedded S3 service.
 type torpor struct {
-	*runtime.Service
-	rt    *runtime.Runtime
-	seen  *observer
+	*life
 	s3    *s3.Service
-	dirty *runtime.Dirty
-	close func() error
+	whole *whole
 }
 
-func startTorpor(ctx context.Context, folder string, proof runtime.Proof) (*torpor, error) {
-	logger := slog.New(slog.DiscardHandler)
-	fsys, err := vfs.OS(folder)
-	if err != nil {
-		return nil, err
+// whole is the S3 service with the choice to keep from the runtime what has changed, so that it saves
+// everything, as the peer does.
+type whole struct {
+	*s3.Service
+	deltas bool
+}
+
+func (w *whole) Capture(ctx context.Context) (runtime.Capture, error) {
+	c, err := w.Service.Capture(ctx)
+	if err != nil || w.deltas {
+		return c, err
 	}
-	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger})
-	if err != nil {
-		return nil, err
-	}
-	h, err := host.New(ctx, host.Config{CacheDir: filepath.Join(folder, "cache"), Logger: logger})
-	if err != nil {
-		return nil, err
-	}
-	records, err := h.Compile(ctx, "records", modules.Records())
-	if err != nil {
-		return nil, err
-	}
-	t := &torpor{seen: &observer{}, dirty: new(runtime.Dirty)}
-	t.s3 = s3.New(s3.Options{OnChange: func(bucket, key string) { t.dirty.Mark(bucket + "/" + key) }})
-	t.rt, err = runtime.New(runtime.Config{Dir: dir, Logger: logger, Observer: t.seen, Services: []runtime.ServiceConfig{{
-		Name: "s3", Save: runtime.SaveManual, Load: runtime.LoadManual,
-		Parts: []runtime.PartConfig{{Name: "store", Serializer: records, Source: t.s3, Dirty: t.dirty, Proof: proof}}}}})
-	if err != nil {
-		return nil, err
-	}
-	t.Service = t.rt.Services()[0]
-	t.close = func() error {
-		return errors.Join(t.rt.Close(ctx), h.Close(ctx), dir.Close(), fsys.Close())
-	}
-	return t, nil
+	return struct{ runtime.Capture }{c}, nil
+}
+
+func startTorpor(ctx context.Context, folder string) (*torpor, error) {
+	dirty := new(runtime.Dirty)
+	store := s3.New(s3.Options{OnChange: func(bucket, key string) { dirty.Mark(bucket + "/" + key) }})
+	source := &whole{Service: store}
+	l, err := startLife(ctx, folder, "s3", source, dirty)
+	return &torpor{life: l, s3: store, whole: source}, err
 }
 
 func (t *torpor) put(o object) error {
@@ -146,7 +110,7 @@ func benchS3(ctx context.Context, out *strings.Builder, rounds, n, size int) err
 	if err != nil {
 		return err
 	}
-	t, err := startTorpor(ctx, folder, runtime.ProofFull)
+	t, err := startTorpor(ctx, folder)
 	if err != nil {
 		return err
 	}
@@ -157,8 +121,8 @@ func benchS3(ctx context.Context, out *strings.Builder, rounds, n, size int) err
 			return err
 		}
 	}
-	var saves, holds, serialize, prove, commit, restores, read, decode, deliver, dumps, loads times
-	var fileBytes int64
+	var saves, holds, serialize, prove, commit, restores, read, decode, deliver, deltas, dumps, loads times
+	var fileBytes, deltaBytes int64
 	var pickleBytes int
 	for round := range rounds {
 		if err := t.put(objects[round%len(objects)]); err != nil { // something to save
@@ -169,6 +133,9 @@ func benchS3(ctx context.Context, out *strings.Builder, rounds, n, size int) err
 			return err
 		}
 		e := t.seen.save
+		if e.Delta {
+			return errors.New("a part was saved where all was to be")
+		}
 		saves, holds, serialize, prove, commit = append(saves, e.Total), append(holds, t.seen.held), append(serialize, e.Serialize), append(prove, e.Prove), append(commit, e.Commit)
 		fileBytes = e.FileBytes
 
@@ -176,7 +143,7 @@ func benchS3(ctx context.Context, out *strings.Builder, rounds, n, size int) err
 		if err := t.close(); err != nil {
 			return err
 		}
-		if t, err = startTorpor(ctx, folder, runtime.ProofFull); err != nil {
+		if t, err = startTorpor(ctx, folder); err != nil {
 			return err
 		}
 		goruntime.GC()
@@ -188,6 +155,21 @@ func benchS3(ctx context.Context, out *strings.Builder, rounds, n, size int) err
 		if r.Records < uint64(n) {
 			return fmt.Errorf("restored %d records of %d objects", r.Records, n)
 		}
+
+		if err := t.put(objects[(round+1)%len(objects)]); err != nil {
+			return err
+		}
+		t.whole.deltas = true
+		goruntime.GC()
+		if err := t.Save(ctx); err != nil {
+			return err
+		}
+		t.whole.deltas = false
+		e = t.seen.save
+		if !e.Delta {
+			return errors.New("all was saved where one object has changed")
+		}
+		deltas, deltaBytes = append(deltas, e.Total), max(deltaBytes, e.Written)
 
 		p, err := peer.round()
 		if err != nil {
@@ -203,8 +185,9 @@ func benchS3(ctx context.Context, out *strings.Builder, rounds, n, size int) err
 	fmt.Fprintf(out, "| save, proved and on disk | %s (%s) | %s (%s) in memory | %s | ≥ 5 × |\n", ms(saves.median()), ms(saves.best()), ms(dumps.median()), ms(dumps.best()), ratio(dumps.median(), saves.median()))
 	fmt.Fprintf(out, "| requests held in that save | %s (worst %s) | all of it | | ≤ 5 ms |\n", micro(holds.median()), micro(holds.worst()))
 	fmt.Fprintf(out, "| restore | %s (%s) | %s (%s) from memory | %s | ≥ 5 × |\n", ms(restores.median()), ms(restores.best()), ms(loads.median()), ms(loads.best()), ratio(loads.median(), restores.median()))
+	fmt.Fprintf(out, "| save after one object has changed | %s (%s), %.1f kB | saves all | | |\n", ms(deltas.median()), ms(deltas.best()), float64(deltaBytes)/1e3)
 	fmt.Fprintf(out, "| size | %.1f MB | %.1f MB | | |\n\n", float64(fileBytes)/1e6, float64(pickleBytes)/1e6)
-	fmt.Fprintf(out, "Save by phase: serialize %s (the proof's own work in it, alongside: %s), commit with fsync %s. Restore by phase, overlapping: read %s, decode %s, deliver %s.\n\n",
+	fmt.Fprintf(out, "Save by phase: serialize %s (the proof's own work in it, alongside: %s), commit with fsync %s. Restore by phase, overlapping: read %s, decode %s, deliver %s.\n",
 		ms(serialize.median()), ms(prove.median()), ms(commit.median()), ms(read.median()), ms(decode.median()), ms(deliver.median()))
 	return nil
 }
