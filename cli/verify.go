@@ -45,9 +45,9 @@ A data folder must not be in use: stop its runtime first. What is said of a file
   set-aside      damaged, moved aside before: not looked into
   temporary      left by a save that was interrupted: the next start removes it
 
-With --repair, which needs data folders, a damaged generation is moved aside and what is good of it copied
-into its place, so that the next start has the newest sound one; serializers that this program has built
-in are put back. It moves and copies only, and nothing is ever removed.
+With --repair, which needs data folders, a damaged file is moved aside, or, where its beginning is good,
+what is behind that, so that the next start has the newest sound generation; serializers that this program
+has built in are put back. It moves and copies only: no byte is lost by it.
 
 The exit code tells what is wrong, after repairs: 0 nothing, 3 damage, 4 an unknown version, 5 a serializer
 or file that is missing, 6 a data folder in use, 7 a limit passed, 1 anything else.`,
@@ -58,7 +58,7 @@ or file that is missing, 6 a data folder in use, 7 a limit passed, 1 anything el
 	flags := cmd.Flags()
 	addFlagsFor(flags, "data")
 	flags.BoolVar(&asJSON, "json", false, "print JSON")
-	flags.BoolVar(&repair, "repair", false, "move damaged files aside and put what is good of them in their place")
+	flags.BoolVar(&repair, "repair", false, "move aside what is damaged")
 	cmd.RunE = func(cmd *cobra.Command, names []string) error {
 		if len(names) == 0 {
 			s, err := readSettings(flags, p.environ, knownServices())

@@ -190,7 +190,7 @@ func TestVerifyRepairsADamagedDelta(t *testing.T) {
 		t.Errorf("in its place are %d bytes, want the first %d", len(got), saves[1].End)
 	}
 	aside, err := filepath.Glob(state + ".corrupt-*")
-	if err != nil || len(aside) != 1 || !bytes.Equal(content(t, aside[0]), damaged) {
+	if err != nil || len(aside) != 1 || !bytes.Equal(content(t, aside[0]), damaged[saves[1].End:]) {
 		t.Errorf("set aside: %q, %v", aside, err)
 	}
 	v, files := verifyJSON(t, 0, folder)

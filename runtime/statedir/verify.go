@@ -52,6 +52,8 @@ type Finding struct {
 	Torn    bool          // what follows those is an append that did not come to its end: nothing saved is lost
 	Missing bool          // Err is that the state's serializer is not kept; the state itself is sound
 	Repair  string        // what was done about Err; "" for nothing
+
+	tail statefile.Tail // of what is good of a damaged file
 }
 
 // StateSummary is what a state file holds.
@@ -67,9 +69,9 @@ type StateSummary struct {
 // It takes the directory's lock meanwhile: the error is a *[LockedError] if a runtime has it. Where
 // nothing can be written, and so nothing is changed by anyone with the same rights, it goes on without.
 //
-// With Repair, a damaged generation is moved aside, as a runtime would do; what is still good at its
-// beginning is copied into its place; a missing or damaged module that this program has built in is put
-// back. Nothing is ever removed or overwritten.
+// With Repair, a damaged file is moved aside, as a runtime that finds it would do; of one whose beginning
+// is good, what is behind it is moved to a file of its own; a missing or damaged module that this program
+// has built in is put back. No byte is lost by it.
 //
 // What is wrong with files is in the findings; the error is of the search itself, or ctx's.
 func Verify(ctx context.Context, fsys vfs.FS, opt VerifyOptions, each func(Finding)) (err error) {
@@ -115,7 +117,7 @@ func VerifyFile(ctx context.Context, r io.ReaderAt, size int64, name string) Fin
 	good, torn, err := goodBeginning(ctx, r, size, name)
 	switch {
 	case err == nil:
-		found.Good, found.Torn = good.Info().Size, torn
+		found.Good, found.Torn, found.tail = good.Info().Size, torn, good.Tail()
 		found.summarize(good)
 	case !errors.Is(err, abi.ErrNotFound):
 		found.Err = errors.Join(found.Err, err)
@@ -323,8 +325,8 @@ func (v *verifier) state(id PartID, f stateFile, name string) Finding {
 			found.Err, found.Good, found.Torn, found.State = errors.Join(found.Err, err), 0, false, nil
 		}
 	}
-	if v.opt.Repair && errors.Is(found.Err, abi.ErrCorrupt) {
-		if found.Repair, err = v.repair(id, f, handle, found); err != nil {
+	if v.opt.Repair && errors.Is(found.Err, abi.ErrCorrupt) && !found.Torn { // the next start sees to a torn end
+		if found.Repair, err = v.repair(id, f, found); err != nil {
 			found.Err = fmt.Errorf("%w; and it could not be repaired: %w", found.Err, err)
 		}
 	}
@@ -361,57 +363,24 @@ func (v *verifier) needs(found *Finding) {
 	found.Err = errors.Join(found.Err, missing)
 }
 
-// repair moves a damaged generation aside and copies what is good of it into its place.
-func (v *verifier) repair(id PartID, f stateFile, from io.ReaderAt, found Finding) (done string, err error) {
+// repair moves a damaged file aside, or what is damaged of its end, as a runtime that finds it would.
+func (v *verifier) repair(id PartID, f stateFile, found Finding) (done string, err error) {
 	p := &part{bad: map[uint64]error{}}
 	files, err := v.d.list(id)
 	if err != nil {
 		return "", err
 	}
 	p.see(files)
-	if found.Good == 0 {
-		q := v.d.setAside(id, p, badFile{stateFile: f, err: found.Err})
-		if q.MoveErr != nil {
-			return "", q.MoveErr
-		}
-		return "moved aside as " + q.Path, nil
+	b := badFile{stateFile: f, err: found.Err}
+	if found.Good > 0 {
+		b.cut = &cut{end: found.Good, good: found.tail}
 	}
-	good := found.State.Header.Generation
-	place := f // where the good part goes
-	if f.kind == older {
-		place.generation = good
-		if v.d.exists(path.Join(id.folder(), place.name())) {
-			return "", fmt.Errorf("there is another file of generation %d", good)
-		}
+	q := v.d.setAside(id, p, b)
+	if q.MoveErr != nil {
+		return "", q.MoveErr
 	}
-	t, err := v.d.newDraft(id.folder(), place.name())
-	if err != nil {
-		return "", err
+	if found.Good > 0 {
+		return fmt.Sprintf("what is behind its first %d bytes was moved aside as %s", found.Good, q.Path), nil
 	}
-	if _, err := io.Copy(t, io.NewSectionReader(from, 0, found.Good)); err != nil {
-		t.discard()
-		return "", err
-	}
-	// It was at least the generation after the one that is good.
-	lost := f
-	lost.generation = max(f.generation, good+1)
-	aside, err := v.d.freeName(id, lost.generation)
-	if err != nil {
-		t.discard()
-		return "", err
-	}
-	if f.kind == older {
-		if err := v.d.fs.Rename(path.Join(id.folder(), f.name()), path.Join(id.folder(), aside)); err != nil {
-			t.discard()
-			return "", err
-		}
-		err = t.publish("")
-	} else {
-		err = t.publish(aside)
-	}
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("moved aside as %s; what is good of it, generation %d, is in its place",
-		vfs.Path(v.d.fs, path.Join(id.folder(), aside)), good), nil
+	return "moved aside as " + q.Path, nil
 }

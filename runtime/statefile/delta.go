@@ -160,7 +160,8 @@ func (f *File) VerifyLast(ctx context.Context) error {
 // LastGood finds the longest beginning of a file, shorter than its size bytes, that is a whole state
 // file: what was there before an append that was cut off, or before a delta that is damaged. It is for a
 // file that [Open], [File.VerifyLast] or [File.Verify] refuses as damaged. torn says that nothing behind
-// end looks like a whole save: so an append leaves a file that did not come to its end.
+// end looks like a whole save, and that the file's end is not even that of a damaged one: so an append
+// leaves a file that did not come to its end.
 //
 // The chunks of all deltas up to end have been checked; those of the full save have too where no other
 // damage was found than what they have. The error wraps abi.ErrNotFound if there is no such beginning:
@@ -168,7 +169,9 @@ func (f *File) VerifyLast(ctx context.Context) error {
 // written is not damaged but of a later version or too large: nothing before that may be taken for the
 // newest.
 func LastGood(ctx context.Context, r io.ReaderAt, size int64, name string) (end int64, torn bool, err error) {
-	torn = true
+	if torn, err = endsTorn(r, size); err != nil {
+		return 0, false, fmt.Errorf("state file %s: %w", name, err)
+	}
 	check := (*File).verifyDeltas
 	refused := map[int64]bool{} // ends of saves that are damaged, or come after one that is
 	for limit := size; ; limit = end - 1 {
@@ -253,6 +256,20 @@ func (f *File) verifyChunks(ctx context.Context, deltas []save) error {
 		rr.chunks = append(rr.chunks, place(s.runs)...)
 	}
 	return rr.drain(ctx, nil)
+}
+
+// endsTorn reports whether a file does not end with a trailer, be it a damaged one: the trailer's last part
+// is not there, and its first part is not either. What is cut off has neither; no single damage takes both.
+func endsTorn(r io.ReaderAt, size int64) (bool, error) {
+	if size < trailerBytes {
+		return true, nil
+	}
+	b := make([]byte, trailerBytes)
+	if n, err := r.ReadAt(b, size-trailerBytes); n < len(b) {
+		return false, err
+	}
+	signed := bytes.Equal(b[trailerMagic:trailerVersion], trailerWords[:]) && binary.BigEndian.Uint16(b[trailerVersion:]) == Version
+	return !signed && !isTrailer(b, size-trailerBytes), nil
 }
 
 // lastTrailer finds the last end of a trailer at or before limit, no further back than from; 0: none.

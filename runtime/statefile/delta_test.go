@@ -763,6 +763,21 @@ func TestEveryByteOfDeltasFlipped(t *testing.T) {
 	}
 }
 
+// Whatever is damaged of the last trailer, it is not taken for an append that was cut off.
+func TestDamagedTrailerIsNotTorn(t *testing.T) {
+	h := small(t, statefile.CompressionNone)
+	for at := len(h.file) - 30; at < len(h.file); at++ {
+		for _, change := range []byte{0x01, 0x40, 0xff} {
+			bad := bytes.Clone(h.file)
+			bad[at] ^= change
+			end, torn, err := lastGood(bad)
+			if err != nil || torn || end != h.then[len(h.then)-2].end {
+				t.Fatalf("byte %d of the trailer: LastGood %d, torn %v, %v", at-len(h.file)+30, end, torn, err)
+			}
+		}
+	}
+}
+
 // Behind a whole file, anything but a whole delta is cut off again.
 func TestGarbageBehindDeltas(t *testing.T) {
 	h := small(t, statefile.CompressionNone)
@@ -787,15 +802,16 @@ func TestGarbageBehindDeltas(t *testing.T) {
 		{"random", randomBytes(r, 100_000), true},
 		{"half a delta", next[:len(next)/2], true},
 		{"a delta but for a byte", next[:len(next)-1], true},
-		{"a delta of zeros and its end", append(make([]byte, len(next)-8), next[len(next)-8:]...), true},
+		{"a delta of zeros and its end", append(make([]byte, len(next)-8), next[len(next)-8:]...), false},
 		{"a delta without its first half, as a power cut leaves it", append(make([]byte, 40), next[40:]...), false},
 		{"a delta and a byte", append(bytes.Clone(next), 0), true},
-		{"another state file", other, true},
-		{"the file once more", h.file, true},
-		{"the last delta once more", h.file[h.then[2].end:], true},
-		{"the word", []byte("torpor\x00\x01"), true},
-		{"a trailer that points behind itself", trailer(1<<40, 5), true},
-		{"a trailer whose sum overflows", trailer(math.MaxUint64, uint64(whole)+1), true},
+		{"another state file", other, false},
+		{"the file once more", h.file, false},
+		{"the last delta once more", h.file[h.then[2].end:], false},
+		{"the word", []byte("torpor\x00\x01"), false},
+		{"the word, and a byte", []byte("torpor\x00\x01 "), true},
+		{"a trailer that points behind itself", trailer(1<<40, 5), false},
+		{"a trailer whose sum overflows", trailer(math.MaxUint64, uint64(whole)+1), false},
 		{"a trailer in the right place", append(make([]byte, 100), fake(uint64(whole))...), false},
 		{"a trailer over the last delta", append(make([]byte, 100), fake(uint64(h.then[2].end))...), false},
 		{"a trailer over the header", append(make([]byte, 100), fake(0)...), false},

@@ -548,7 +548,10 @@ def whole(file, end, deep):
 def recover(path):
     with open(path, "rb") as file:
         data = file.read()
-        torn, deep, limit = True, False, len(data)
+        last = data[-TRAILER_SIZE:]
+        signed = last[22:] == b"torpor" + struct.pack(">H", VERSION)
+        placed = len(last) == TRAILER_SIZE and last[:2] == b"\x58\x1c" and sum(struct.unpack(">QQ", last[2:18])) == len(data) - TRAILER_SIZE
+        torn, deep, limit = not (signed or placed), False, len(data)
         while True:
             at = data.rfind(b"torpor" + struct.pack(">H", VERSION), 0, limit)
             if at < 0:

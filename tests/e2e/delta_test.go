@@ -105,12 +105,11 @@ func TestTornEndIsDropped(t *testing.T) {
 	whole := readFile(t, storeFile(data))
 	last := saves(t, data)[1].End
 	for name, tail := range map[string][]byte{
-		"half a delta":    whole[last : last+(int64(len(whole))-last)/2],
-		"all but a byte":  whole[last : len(whole)-1],
-		"zeros":           make([]byte, 4096),
-		"a single byte":   {0xd8},
-		"something else":  []byte("this is no delta"),
-		"another trailer": whole[len(whole)-29:],
+		"half a delta":   whole[last : last+(int64(len(whole))-last)/2],
+		"all but a byte": whole[last : len(whole)-1],
+		"zeros":          make([]byte, 4096),
+		"a single byte":  {0xd8},
+		"something else": []byte("this is no delta"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			data := copied(t, data)
