@@ -94,12 +94,12 @@ func (p *program) runVerify(ctx context.Context, names []string, repair, asJSON 
 	}
 	run.bar.close()
 	out := verified{Sound: failed == nil && len(run.errs) == 0, Files: run.files}
+	if failed != nil {
+		out.Error = failed.Error()
+	}
 	if asJSON {
 		if out.Files == nil {
 			out.Files = []verifiedFile{}
-		}
-		if failed != nil {
-			out.Error = failed.Error()
 		}
 		if err := writeJSON(p.Out, out); err != nil {
 			return err
@@ -213,6 +213,8 @@ func (r *verifyRun) add(found statedir.Finding) {
 	}
 }
 
+const statusTorn = "torn"
+
 // status is the word for what is wrong.
 func status(found statedir.Finding) string {
 	switch {
@@ -221,7 +223,7 @@ func status(found statedir.Finding) string {
 	case found.Err == nil:
 		return "ok"
 	case found.Torn:
-		return "torn"
+		return statusTorn
 	case found.Missing:
 		return "no-serializer"
 	case errors.Is(found.Err, abi.ErrCorrupt):
@@ -252,6 +254,10 @@ func (v verified) print(out io.Writer) error {
 	}
 	for _, f := range v.Files {
 		if f.Error == "" {
+			continue
+		}
+		if f.Status == statusTorn {
+			fmt.Fprintf(out, "\n%s: its last %d bytes are a save that did not come to its end; generation %d before them is whole\n", f.Path, f.Size-f.Good, f.Generation)
 			continue
 		}
 		fmt.Fprintf(out, "\n%s: %s\n", f.Path, f.Error)

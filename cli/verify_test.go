@@ -139,9 +139,9 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 	t.Run("in use", func(t *testing.T) {
 		_, stop := serving(t, nil, "--data", folder)
-		_, errs, code := torpor(t, nil, "verify", folder)
-		if code != 6 || !strings.Contains(errs, "process") {
-			t.Errorf("exit code %d: %s", code, errs)
+		out, errs, code := torpor(t, nil, "verify", folder)
+		if code != 6 || !strings.Contains(errs, "process") || out != "" {
+			t.Errorf("exit code %d: %s%s", code, out, errs)
 		}
 		stop()
 	})
@@ -154,6 +154,9 @@ func TestVerifyTornEnd(t *testing.T) {
 	v, files := verifyJSON(t, 0, folder)
 	if f := files["store.state"]; !v.Sound || f.Status != "torn" || f.Generation != 3 || f.Good != int64(len(whole)) {
 		t.Errorf("found %+v", f)
+	}
+	if out, _, _ := torpor(t, nil, "verify", folder); !strings.Contains(out, "its last 50 bytes are a save that did not come to its end; generation 3 ") {
+		t.Errorf("it says %s", out)
 	}
 	if _, files := verifyJSON(t, 3, state); files["store.state"].Status != "damaged" {
 		t.Errorf("the file by itself: %+v", files)
