@@ -32,7 +32,7 @@ func (p *program) verify() *cobra.Command {
 checksums, every record and their number, that each file is what its name says, and that the serializers
 of all states are kept and whole. Without an argument it checks the data folder of --data ($TORPOR_DATA).
 
-A data folder must not be in use: stop its runtime first. What is said of a file:
+A data folder must not be in use: stop its runtime first. Its lock (the file LOCK) is held meanwhile. What is said of a file:
 
   ok             sound
   damaged        it is not what was written; what is still good of it is said
@@ -208,8 +208,8 @@ func (r *verifyRun) add(found statedir.Finding) {
 		}
 	}
 	r.files = append(r.files, f)
-	if found.Err != nil && !found.Torn && found.Repair == "" {
-		r.errs = append(r.errs, found.Err)
+	if found.Left != nil && !found.Torn {
+		r.errs = append(r.errs, found.Left)
 	}
 }
 

@@ -2,12 +2,14 @@ package runtime
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"syscall"
 	"time"
 
 	"github.com/torpor-run/torpor/host/abi"
@@ -135,8 +137,11 @@ func (s *Service) savePart(ctx context.Context, c captured) (event SaveEvent, er
 	saved := false
 	if d := p.delta(c.capture); d != nil {
 		saved, err = s.saveDelta(ctx, c, d, &event)
-		if ctx.Err() != nil {
-			return event, err
+		if cause := context.Cause(ctx); cause != nil && !saved {
+			return event, cmp.Or(err, cause)
+		}
+		if err != nil && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
+			return event, err // everything needs more room still
 		}
 		if err != nil {
 			// What failed may be the place or the way: a full save needs neither. Where it is the disk,

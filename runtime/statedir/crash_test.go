@@ -457,8 +457,8 @@ func scripts() []script {
 				if err != nil {
 					return err
 				}
-				return l.change(d, "b", "2") // in full
-			}, after: wantDeltas(0)},
+				return l.change(d, "b", "2") // where the other was
+			}, after: wantDeltas(2)},
 		{name: "delta then full (compaction)", keep: 2, compaction: statedir.Compaction{Deltas: 2},
 			reach:   append(appends, "rename store.state.g000000000004", "rename store.state"),
 			prepare: saves(2, "one", "two"), act: change("a", "1", "b", "2", "c", "3", "d", "4"), after: wantDeltas(1)},

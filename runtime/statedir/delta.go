@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"syscall"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime/statefile"
@@ -62,6 +63,8 @@ type addition struct {
 	most int64          // how long the file may become
 	size int64          // bytes appended
 	err  error          // of the first write that failed
+	// doubt: the disk has failed, so that nothing is known about what it holds.
+	doubt bool
 }
 
 // BeginDelta begins the next generation of a part as a delta: what is written to p, by a
@@ -70,7 +73,7 @@ type addition struct {
 //
 // ok is false, without an error, if the next save must be full: base is not the newest generation in
 // <part>.state, a bound of [Compaction] is reached, by is not the serializer the file was written by, or
-// the last append failed or was aborted after it had begun. Errors are as of [Dir.Begin].
+// the last append failed, otherwise than for want of room. Errors are as of [Dir.Begin].
 func (d *Dir) BeginDelta(service, part string, base uint64, by statefile.Serializer) (p *Pending, ok bool, err error) {
 	id := PartID{service, part}
 	pt, leave, err := d.part(id)
@@ -132,6 +135,7 @@ func (a *addition) Write(b []byte) (int, error) {
 	n, err := a.file.Write(b)
 	a.size += int64(n)
 	a.err = err
+	a.doubt = err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT)
 	return n, err
 }
 
@@ -143,6 +147,7 @@ func (p *Pending) commitDelta() error {
 		err = a.file.Sync()
 	}
 	if err != nil {
+		a.doubt = a.doubt || a.err == nil // what was written is not there, or may not be
 		p.takeBack()
 		return err
 	}
@@ -190,14 +195,15 @@ func (p *Pending) checkDelta() (statefile.Tail, error) {
 
 // takeBack cuts off what was appended, durably. If that fails, it is not known what the disk holds behind
 // the old end: nobody reads there any more, the number counts as given, and the cut is tried again before
-// the next save. In either case the next save is a full one, to another file.
+// the next save. Then, and where the disk has failed otherwise than by being full, the next save is a full
+// one, to another file.
 func (p *Pending) takeBack() {
 	a, pt := p.addition, p.p
 	pt.appending = false
 	var err error
 	if a.size > 0 || a.err != nil {
-		pt.full = true
 		err = cutFile(a.file, a.tail.Size())
+		pt.full = pt.full || a.doubt || err != nil
 	}
 	if cerr := a.close(); cerr != nil {
 		p.d.log.Warn("closing a state file failed", "service", p.id.Service, "part", p.id.Part, "error", cerr)

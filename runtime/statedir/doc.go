@@ -41,8 +41,8 @@
 //
 // What an append that failed or was aborted has written is cut off again, and the cut synced. If that
 // fails, it is not known what the disk holds there: this process reads no further than the old end, gives
-// the number to nobody else, and cuts before anything else is done to the file. In either case nothing is
-// appended to this file any more: the next save is full.
+// the number to nobody else, and cuts before anything else is done to the file. Then, and after any failure
+// but that of a full disk, nothing is appended to this file any more: the next save is full.
 //
 // [Compaction] bounds how much is appended; where a bound is reached BeginDelta or [Pending.Write] refuses,
 // and the save is to be made in full, which leaves behind what is dead. How many full saves are kept, each

@@ -52,8 +52,10 @@ type Finding struct {
 	Torn    bool          // what follows those is an append that did not come to its end: nothing saved is lost
 	Missing bool          // Err is that the state's serializer is not kept; the state itself is sound
 	Repair  string        // what was done about Err; "" for nothing
+	Left    error         // what of Err is still so after the repair; without one, Err
 
-	tail statefile.Tail // of what is good of a damaged file
+	tail  statefile.Tail   // of what is good of a damaged file
+	saves []statefile.Save // in the file, as far as it tells
 }
 
 // StateSummary is what a state file holds.
@@ -108,8 +110,10 @@ func VerifyFile(ctx context.Context, r io.ReaderAt, size int64, name string) Fin
 	f, err := statefile.Open(r, size, name)
 	if err == nil {
 		found.summarize(f)
+		found.saves = f.Saves()
 		err = f.Verify(ctx)
 	}
+	found.Left = err
 	if found.Err = err; !errors.Is(err, abi.ErrCorrupt) {
 		return found
 	}
@@ -121,6 +125,7 @@ func VerifyFile(ctx context.Context, r io.ReaderAt, size int64, name string) Fin
 		found.summarize(good)
 	case !errors.Is(err, abi.ErrNotFound):
 		found.Err = errors.Join(found.Err, err)
+		found.Left = found.Err
 	}
 	return found
 }
@@ -249,34 +254,44 @@ func (v *verifier) module(name string) {
 	default:
 		digest := moduleDigest(sum)
 		_, found.Err = v.d.readModule(digest)
-		if found.Err != nil && v.opt.Repair && errors.Is(found.Err, abi.ErrCorrupt) {
-			found.Repair = v.replaceModule(digest, name)
-		}
-		v.modules[digest] = found.Err
-		if found.Repair != "" {
-			delete(v.modules, digest)
-			if _, err := v.d.readModule(digest); err == nil {
-				v.modules[digest] = nil
+		found.Left = found.Err
+		if v.opt.Repair && errors.Is(found.Err, abi.ErrCorrupt) {
+			var err error
+			if found.Repair, err = v.replaceModule(digest, name); err != nil {
+				found.Err = fmt.Errorf("%w; and it could not be repaired: %w", found.Err, err)
+				found.Left = found.Err
+			} else {
+				found.Left = nil
 			}
+		}
+		if _, err := v.d.readModule(digest); !errors.Is(err, abi.ErrNotFound) {
+			v.modules[digest] = err
 		}
 	}
 	v.each(found)
 }
 
 // replaceModule moves a damaged module aside and puts back the one built in, if there is one.
-func (v *verifier) replaceModule(digest moduleDigest, name string) string {
-	aside := name + damagedInfix + v.d.now().UTC().Format(damagedLayout)
-	if v.d.exists(path.Join(modulesPlace, aside)) {
-		return "" // two in one second: the next run does it
+func (v *verifier) replaceModule(digest moduleDigest, name string) (done string, err error) {
+	var aside string
+	for at := v.d.now().UTC(); ; at = at.Add(time.Second) {
+		aside = name + damagedInfix + at.Format(damagedLayout)
+		_, err := v.d.sizeOf(path.Join(modulesPlace, aside))
+		if errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		if err != nil {
+			return "", err
+		}
 	}
 	if err := errors.Join(v.d.fs.Rename(path.Join(modulesPlace, name), path.Join(modulesPlace, aside)), syncFolder(v.d.fs, modulesPlace)); err != nil {
-		return "could not be moved aside: " + err.Error()
+		return "", err
 	}
-	done := "moved aside as " + vfs.Path(v.d.fs, path.Join(modulesPlace, aside))
+	done = "moved aside as " + vfs.Path(v.d.fs, path.Join(modulesPlace, aside))
 	if v.restoreModule(digest) {
 		done += "; this program's own copy is in its place"
 	}
-	return done
+	return done, nil
 }
 
 // restoreModule puts a module back that this program has built in.
@@ -309,34 +324,62 @@ func (v *verifier) state(id PartID, f stateFile, name string) Finding {
 	full := vfs.Path(v.d.fs, name)
 	handle, err := v.d.fs.OpenFile(name, vfs.Read)
 	if err != nil {
-		return Finding{Path: full, Kind: KindState, Err: err}
+		return Finding{Path: full, Kind: KindState, Err: err, Left: err}
 	}
 	size, err := handle.Size()
 	if err != nil {
-		return Finding{Path: full, Kind: KindState, Err: errors.Join(err, handle.Close())}
+		err = errors.Join(err, handle.Close())
+		return Finding{Path: full, Kind: KindState, Err: err, Left: err}
 	}
 	found := VerifyFile(v.ctx, counted{handle, v}, size, full)
-	if found.State != nil {
-		number := f.generation
-		if found.Err != nil {
-			number = 0 // what is good of it is an earlier one
-		}
-		if err := claims(found.State.Header, full, id, number); err != nil {
-			found.Err, found.Good, found.Torn, found.State = errors.Join(found.Err, err), 0, false, nil
-		}
-	}
+	v.place(id, f, handle, &found)
+	found.Left = found.Err
 	if v.opt.Repair && errors.Is(found.Err, abi.ErrCorrupt) && !found.Torn { // the next start sees to a torn end
 		if found.Repair, err = v.repair(id, f, found); err != nil {
 			found.Err = fmt.Errorf("%w; and it could not be repaired: %w", found.Err, err)
+			found.Left = found.Err
+		} else {
+			found.Left = nil
 		}
 	}
 	if err := handle.Close(); err != nil {
-		found.Err = errors.Join(found.Err, err)
+		found.Err, found.Left = errors.Join(found.Err, err), errors.Join(found.Left, err)
 	}
 	if found.State != nil {
 		v.needs(&found)
 	}
 	return found
+}
+
+// place holds what was found of a file against its name.
+func (v *verifier) place(id PartID, f stateFile, handle io.ReaderAt, found *Finding) {
+	if f.kind == older {
+		found.Torn = false // it was whole once
+	}
+	if found.State == nil {
+		return
+	}
+	h := found.State.Header
+	number := f.generation
+	if found.Err != nil {
+		number = 0 // what is good of it is an earlier one
+	}
+	err := claims(h, found.Path, id, number)
+	if err == nil {
+		return
+	}
+	found.Err = errors.Join(found.Err, err)
+	// It may have got its name to be cut, when its end was found damaged (cutAndKeep).
+	for _, s := range found.saves {
+		if f.kind == older && s.Generation == f.generation && found.Good == 0 && claims(h, found.Path, id, 0) == nil {
+			if good, err := statefile.Open(handle, s.End, found.Path); err == nil {
+				found.Good, found.tail = s.End, good.Tail()
+				found.summarize(good)
+				return
+			}
+		}
+	}
+	found.Good, found.Torn, found.State = 0, false, nil
 }
 
 // needs checks that the serializer of a state is kept.
@@ -360,7 +403,7 @@ func (v *verifier) needs(found *Finding) {
 		return
 	}
 	found.Missing = found.Err == nil
-	found.Err = errors.Join(found.Err, missing)
+	found.Err, found.Left = errors.Join(found.Err, missing), errors.Join(found.Left, missing)
 }
 
 // repair moves a damaged file aside, or what is damaged of its end, as a runtime that finds it would.
@@ -372,7 +415,13 @@ func (v *verifier) repair(id PartID, f stateFile, found Finding) (done string, e
 	}
 	p.see(files)
 	b := badFile{stateFile: f, err: found.Err}
+	for _, s := range found.saves {
+		if s.End > found.Good {
+			b.generations = append(b.generations, s.Generation)
+		}
+	}
 	if found.Good > 0 {
+		p.high = max(p.high, found.tail.Header().Generation) // the numbers behind it are above
 		b.cut = &cut{end: found.Good, good: found.tail}
 	}
 	q := v.d.setAside(id, p, b)
