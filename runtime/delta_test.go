@@ -450,3 +450,59 @@ func TestCompression(t *testing.T) {
 		t.Errorf("an unknown compression: %v", err)
 	}
 }
+
+// cancelling ends the save's context while the delta is asked for.
+type cancelling struct {
+	*deltaTable
+	cancel context.CancelFunc
+}
+
+type cancellingCapture struct {
+	runtime.DeltaCapture
+	s *cancelling
+}
+
+func (s *cancelling) Capture(ctx context.Context) (runtime.Capture, error) {
+	c, err := s.deltaTable.Capture(ctx)
+	return cancellingCapture{c.(runtime.DeltaCapture), s}, err
+}
+
+func (c cancellingCapture) Delta() runtime.Delta {
+	d := c.DeltaCapture.Delta()
+	if c.s.cancel != nil {
+		c.s.cancel()
+	}
+	return d
+}
+
+// TestCancelledSaveIsNotReportedAsSaved: neither where the state directory wanted everything saved.
+func TestCancelledSaveIsNotReportedAsSaved(t *testing.T) {
+	disk := vfs.NewMem()
+	var source *cancelling
+	l, _ := beginDelta(t, disk, func(l *life, cfg *runtime.Config) {
+		source = &cancelling{deltaTable: &deltaTable{table: l.table}}
+		cfg.Services[0].Parts[0].Source = source
+		cfg.Services[0].Save = runtime.SaveOnShutdown
+	})
+	l.table.put("a", "1")
+	l.save(t)
+	l.ser.version = "2" // BeginDelta refuses without an error, as it does at every compaction
+	l.table.put("b", "2")
+	ctx, cancel := context.WithCancel(t.Context())
+	source.cancel = cancel
+	err := l.svc.Save(ctx)
+	p := l.part()
+	if err == nil || p.Generation != 1 || p.DirtySince.IsZero() {
+		t.Errorf("a cancelled save that wrote nothing: %v, %+v", err, p)
+	}
+	source.cancel = nil
+	if err := l.end(t); err != nil { // saves what is dirty
+		t.Fatal(err)
+	}
+	l, _ = beginDelta(t, disk, nil)
+	l.ser.version = "2"
+	l.wants(t, map[string]string{"a": "1", "b": "2"})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -118,8 +118,8 @@ func (d *Dir) spareNeededBy(id PartID, garbage map[moduleDigest]bool) error {
 	return nil
 }
 
-// writtenBy is the module that a state file names. Of a file with a torn end it is known, for the header
-// stands at the front; of an end that was cut off it is not.
+// writtenBy is the module that a state file names. Of one that is damaged, and of an end that was cut off,
+// it is not known.
 func (d *Dir) writtenBy(id PartID, p *part, f stateFile) (moduleDigest, error) {
 	name := path.Join(id.folder(), f.name())
 	if f.tail {

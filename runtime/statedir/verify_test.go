@@ -10,6 +10,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/torpor-run/torpor/host/abi"
@@ -229,4 +230,109 @@ func synced(t *testing.T, m *vfs.Mem) *vfs.Mem {
 		}
 	}
 	return m
+}
+
+// TestOlderFileCutShortIsNotTorn: it was whole once, so what is missing was saved.
+func TestOlderFileCutShortIsNotTorn(t *testing.T) {
+	m := vfs.NewMem()
+	d := open(t, m, statedir.Options{})
+	mustSave(t, d, "one")
+	mustSaveDelta(t, d, "a", "1")
+	mustSaveDelta(t, d, "b", "2")
+	mustSave(t, d, "two")
+	check(t, d.Close())
+	name := folder + "/store.state.g000000000003"
+	b := readFile(t, m, name)
+	writeFile(t, m, name, b[:len(b)-10])
+	_, all, err := verify(m, false)
+	check(t, err)
+	for _, f := range all {
+		if strings.HasSuffix(f.Path, "g000000000003") && (f.Torn || f.Left == nil || f.Good == 0) {
+			t.Errorf("generation 3 is lost, and Verify says %+v", f)
+		}
+	}
+}
+
+// TestRepairGivesNoNumberTwice: the generations that are lost have had theirs.
+func TestRepairGivesNoNumberTwice(t *testing.T) {
+	for _, repair := range []bool{false, true} {
+		m := vfs.NewMem()
+		d := open(t, m, statedir.Options{})
+		mustSave(t, d, "one")
+		for _, k := range []string{"a", "b", "c", "d"} {
+			mustSaveDelta(t, d, k, "1")
+		}
+		check(t, d.Close())
+		saves := savesIn(t, m, current)
+		b := readFile(t, m, current)
+		b[saves[0].End+40] ^= 1 // a chunk of generation 2
+		writeFile(t, m, current, b)
+		if repair {
+			_, _, err := verify(m, true)
+			check(t, err)
+		}
+		d = open(t, m, statedir.Options{})
+		_, _, _, err := load(d, service, store)
+		check(t, err)
+		g := mustSave(t, d, "later")
+		if g <= 5 {
+			t.Errorf("repair %v: generation %d was given again, up to 5 were acknowledged", repair, g)
+		}
+		check(t, d.Close())
+	}
+}
+
+// TestRepairAfterCrashInCut: an older file gets its name before it is cut.
+func TestRepairAfterCrashInCut(t *testing.T) {
+	m := vfs.NewMem()
+	d := open(t, m, statedir.Options{})
+	mustSave(t, d, "one")
+	mustSaveDelta(t, d, "a", "1")
+	mustSaveDelta(t, d, "b", "2")
+	mustSave(t, d, "two")
+	check(t, d.Close())
+	name := folder + "/store.state.g000000000003"
+	saves := savesIn(t, m, name)
+	whole := readFile(t, m, name)
+	for _, damaged := range []bool{true, false} {
+		m := vfs.NewMem()
+		d := open(t, m, statedir.Options{})
+		mustSave(t, d, "one")
+		mustSaveDelta(t, d, "a", "1")
+		mustSaveDelta(t, d, "b", "2")
+		mustSave(t, d, "two")
+		check(t, d.Close())
+		b := append([]byte(nil), whole...)
+		if damaged {
+			b[saves[1].End+40] ^= 1
+		}
+		check(t, m.Remove(name))
+		writeFile(t, m, folder+"/store.state.g000000000002", b)
+		_, rep, err := verify(m, true)
+		check(t, err)
+		for _, f := range rep {
+			if f.Kind == statedir.KindState && f.Err != nil && (f.Repair == "" || f.Left != nil) && !f.Missing {
+				t.Errorf("damaged=%v: not repaired: %v", damaged, f.Err)
+			}
+			if f.Err != nil && f.Good == 0 && strings.Contains(f.Path, "g000000000002") {
+				t.Errorf("damaged=%v: nothing of it is good?", damaged)
+			}
+		}
+	}
+}
+
+func TestRepairThatFailedIsNoRepair(t *testing.T) {
+	m := vfs.NewMem()
+	d := open(t, m, statedir.Options{})
+	check(t, d.KeepModule(serializer(defaultModule).Digest, []byte(defaultModule)))
+	mustSave(t, d, "one")
+	check(t, d.Close())
+	mod := "modules/" + names(t, m, "modules")[0]
+	writeFile(t, m, mod, []byte("damaged"))
+	w := vfs.Faulty(m, vfs.Fault{At: 1, Sticky: true, Err: syscall.EACCES, Match: func(op vfs.Op, _ string) bool { return op == vfs.OpRename }})
+	_, rep, err := verify(w, true)
+	check(t, err)
+	if rep[0].Left == nil || rep[0].Repair != "" {
+		t.Errorf("a module that could not be moved counts as repaired: %+v", rep[0])
+	}
 }

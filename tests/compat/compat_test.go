@@ -848,7 +848,7 @@ func TestForgedDeltas(t *testing.T) {
 		"too many changes":        {claim(statefile.MaxChanges + 1), "too_large"},
 		"too many bytes":          {weigh(statefile.MaxDeltaBytes + 1), "too_large"},
 		"as heavy as they may be": {weigh(statefile.MaxDeltaBytes), "too_large"}, // as a chunk
-		"as many as they may be":  {claim(statefile.MaxChanges), "corrupt"}, // but they are not there
+		"as many as they may be":  {claim(statefile.MaxChanges), "corrupt"},      // but they are not there
 		"version 2 in the delta":  {func(d *forgedDelta) { d.version = 2 }, "corrupt"},
 		"version 2 in the middle": {func(d *forgedDelta) { d.front = bytes.Clone(d.front); d.front[len(d.front)-1] = 2 }, "corrupt"},
 		"the full save damaged":   {func(d *forgedDelta) { d.front = bytes.Clone(d.front); d.front[len(d.front)-40] ^= 1 }, "corrupt"},
