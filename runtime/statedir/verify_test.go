@@ -232,16 +232,23 @@ func synced(t *testing.T, m *vfs.Mem) *vfs.Mem {
 	return m
 }
 
-// TestOlderFileCutShortIsNotTorn: it was whole once, so what is missing was saved.
-func TestOlderFileCutShortIsNotTorn(t *testing.T) {
-	m := vfs.NewMem()
+// withOlder makes a folder in which generations 1 to 3 lie in the older file, whose name is given, and 4 in
+// the newest.
+func withOlder(t *testing.T) (m *vfs.Mem, name string) {
+	t.Helper()
+	m = vfs.NewMem()
 	d := open(t, m, statedir.Options{})
 	mustSave(t, d, "one")
 	mustSaveDelta(t, d, "a", "1")
 	mustSaveDelta(t, d, "b", "2")
 	mustSave(t, d, "two")
 	check(t, d.Close())
-	name := folder + "/store.state.g000000000003"
+	return m, folder + "/store.state.g000000000003"
+}
+
+// TestOlderFileCutShortIsNotTorn: it was whole once, so what is missing was saved.
+func TestOlderFileCutShortIsNotTorn(t *testing.T) {
+	m, name := withOlder(t)
 	b := readFile(t, m, name)
 	writeFile(t, m, name, b[:len(b)-10])
 	_, all, err := verify(m, false)
@@ -284,24 +291,11 @@ func TestRepairGivesNoNumberTwice(t *testing.T) {
 
 // TestRepairAfterCrashInCut: an older file gets its name before it is cut.
 func TestRepairAfterCrashInCut(t *testing.T) {
-	m := vfs.NewMem()
-	d := open(t, m, statedir.Options{})
-	mustSave(t, d, "one")
-	mustSaveDelta(t, d, "a", "1")
-	mustSaveDelta(t, d, "b", "2")
-	mustSave(t, d, "two")
-	check(t, d.Close())
-	name := folder + "/store.state.g000000000003"
+	m, name := withOlder(t)
 	saves := savesIn(t, m, name)
 	whole := readFile(t, m, name)
 	for _, damaged := range []bool{true, false} {
-		m := vfs.NewMem()
-		d := open(t, m, statedir.Options{})
-		mustSave(t, d, "one")
-		mustSaveDelta(t, d, "a", "1")
-		mustSaveDelta(t, d, "b", "2")
-		mustSave(t, d, "two")
-		check(t, d.Close())
+		m, _ := withOlder(t)
 		b := append([]byte(nil), whole...)
 		if damaged {
 			b[saves[1].End+40] ^= 1

@@ -1204,6 +1204,21 @@ func TestMaxDeltas(t *testing.T) {
 	wantFileError(t, "one more delta", err, abi.ErrTooLarge, h.then[0].end, end)
 }
 
+// wantNoMore checks that a file takes no further delta of a record.
+func wantNoMore(t *testing.T, tail statefile.Tail) {
+	t.Helper()
+	w, err := statefile.NewDeltaWriter(io.Discard, tail, 100, at(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err = w.WriteBatch(batch(t, []entry{{"p", "b", false, []byte("1")}})); err == nil {
+		_, err = w.Close()
+	}
+	if !errors.Is(err, abi.ErrTooLarge) {
+		t.Errorf("a writer of a change too many: %v", err)
+	}
+}
+
 func TestMaxDeltaBytes(t *testing.T) {
 	weigh := func(raw int) func(x map[string]any) {
 		return func(x map[string]any) {
@@ -1219,16 +1234,7 @@ func TestMaxDeltaBytes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := statefile.NewDeltaWriter(io.Discard, f.Tail(), 100, at(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err = w.WriteBatch(batch(t, []entry{{"p", "b", false, []byte("1")}})); err == nil {
-		_, err = w.Close()
-	}
-	if !errors.Is(err, abi.ErrTooLarge) {
-		t.Errorf("a writer of some bytes too many: %v", err)
-	}
+	wantNoMore(t, f.Tail())
 }
 
 func TestMaxChanges(t *testing.T) {
@@ -1250,16 +1256,7 @@ func TestMaxChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w, err := statefile.NewDeltaWriter(io.Discard, f.Tail(), 100, at(1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err = w.WriteBatch(batch(t, []entry{{"p", "b", false, []byte("1")}})); err == nil {
-		_, err = w.Close()
-	}
-	if !errors.Is(err, abi.ErrTooLarge) {
-		t.Errorf("a writer of one change too many: %v", err)
-	}
+	wantNoMore(t, f.Tail())
 	// Two deltas that are one too many together.
 	second, _ := appendDelta(t, forge(t, h.file, claim(statefile.MaxChanges-1)), 100, 1, []entry{{"p", "b", false, []byte("1")}})
 	if _, err := open(second); err != nil {
