@@ -21,7 +21,7 @@ test: ## go test ./..., and which tests were skipped for want of which program
 
 .PHONY: race
 race: ## run the tests with the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race $(RACY)
+	CGO_ENABLED=1 $(GO) test -race -short $(RACY)
 
 .PHONY: lint
 lint: ## gofmt, go vet, golangci-lint as pinned in tools/go.mod

@@ -631,6 +631,9 @@ func scripts() []script {
 // what a power cut leave, and checks that it is what was there before or after, that nothing
 // acknowledged is lost, and that life goes on.
 func TestCrash(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of crashes, one after the other")
+	}
 	for _, s := range scripts() {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
@@ -727,6 +730,9 @@ func only(wanted vfs.Op) func(vfs.Op, string) bool {
 // acknowledged stays loadable, in the process and after a crash; and as soon as the disk is well again,
 // a save succeeds and is durable.
 func TestFault(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of crashes, one after the other")
+	}
 	failed := &tally{}
 	t.Cleanup(func() { // after the subtests
 		for _, s := range scripts() {

@@ -177,6 +177,9 @@ func wantRepaired(t *testing.T, what string, m *vfs.Mem, damaged []byte, content
 // TestCrashWhileRepairing: a repair that is cut off at any operation has lost nothing, and the next one
 // ends it.
 func TestCrashWhileRepairing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of crashes, one after the other")
+	}
 	for name, h := range harms() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

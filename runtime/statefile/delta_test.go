@@ -371,7 +371,11 @@ func (r *random) entries(n int, tombstones bool) []entry {
 
 // Any operations, spread over any deltas, give the records that applying them one by one gives.
 func TestDeltaModel(t *testing.T) {
-	for seed := range int64(60) {
+	seeds := int64(60)
+	if testing.Short() {
+		seeds = 12
+	}
+	for seed := range seeds {
 		for _, compression := range []string{statefile.CompressionNone, statefile.CompressionZstd} {
 			r := &random{Rand: rand.New(rand.NewSource(seed)), partitions: 1 + int(seed%5), keys: 1 + int(seed*7%30), large: seed%6 == 5}
 			h := begin(t, compression, r.entries(r.Intn(80), false))
@@ -722,6 +726,9 @@ func TestEveryByteOfDeltasFlipped(t *testing.T) {
 			from := 0                                                                // where that begins
 			if hit > 0 {
 				from = h.then[hit-1].end
+			}
+			if testing.Short() && i%7 > 0 {
+				continue
 			}
 			for _, mask := range []byte{0x01, 0x80, 0xff} {
 				what := fmt.Sprintf("%s: byte %d ^ %#x, of save %d", compression, i, mask, hit)

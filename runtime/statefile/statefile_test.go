@@ -12,7 +12,6 @@ import (
 	"math/rand"
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -215,69 +214,6 @@ func TestPartitionReadsOnlyItsChunks(t *testing.T) {
 	}
 	if len(r.reads) != parts[1].Chunks || parts[1].Chunks >= info.Chunks {
 		t.Errorf("%d reads for %d chunks of %d", len(r.reads), parts[1].Chunks, info.Chunks)
-	}
-}
-
-// A change of a few records must leave the other chunks as they were, or nothing above this package
-// can save, share or compare by chunk.
-func TestChunksAreStable(t *testing.T) {
-	const n, changes = 100_000, 10
-	r := rand.New(rand.NewSource(2))
-	type kv struct {
-		key   string
-		value []byte
-	}
-	base := make([]kv, n)
-	for i := range base {
-		base[i] = kv{fmt.Sprintf("bucket/path/object-%07d", 2*i), randomBytes(r, 60+r.Intn(200))}
-	}
-	chunks := func(kvs []kv) map[string]int {
-		var data []byte
-		for _, e := range kvs {
-			data = appendRecord(data, "p", e.key, e.value)
-		}
-		file, _ := encode(t, header(""), scan(t, data))
-		sums := map[string]int{}
-		dec := cbor.NewDecoder(bytes.NewReader(file))
-		for {
-			var item cbor.RawMessage
-			if err := dec.Decode(&item); err != nil {
-				return sums
-			}
-			sums[string(item)]++
-		}
-	}
-	before := chunks(base)
-	for _, c := range []struct {
-		name   string
-		change func([]kv, int) []kv
-	}{
-		{"insert", func(s []kv, i int) []kv {
-			return slices.Insert(s, i, kv{s[i].key + "-new", randomBytes(r, 150)})
-		}},
-		{"edit", func(s []kv, i int) []kv { s[i].value = randomBytes(r, 60+r.Intn(200)); return s }},
-		{"delete", func(s []kv, i int) []kv { return slices.Delete(s, i, i+1) }},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			worst := 0
-			for range 5 {
-				changed := slices.Clone(base)
-				for range changes {
-					changed = c.change(changed, r.Intn(len(changed)))
-				}
-				fresh := 0
-				for sum := range chunks(changed) {
-					if before[sum] == 0 {
-						fresh++
-					}
-				}
-				worst = max(worst, fresh-2) // index and trailer always differ
-			}
-			t.Logf("%d records %sed: at most %d of %d chunks changed", changes, c.name, worst, len(before)-3)
-			if worst > 2*changes {
-				t.Errorf("%d chunks changed, want at most %d", worst, 2*changes)
-			}
-		})
 	}
 }
 
