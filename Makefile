@@ -4,7 +4,7 @@
 GO ?= go
 FUZZTIME ?= 10s
 # The packages in which things happen at once.
-RACY = ./cli/... ./host/... ./metrics/... ./runtime/... ./server/...
+RACY = ./cli/... ./host ./host/abi/... ./metrics/... ./runtime/... ./server/...
 
 .DEFAULT_GOAL := help
 .PHONY: help

@@ -41,6 +41,7 @@ func floors() []string {
 		"runtime/vfs/vfstest",
 		"runtime/vfs",
 		"host",
+		"host/fuel",
 		"modules",
 		"sdk/go/examples/...",
 		"sdk/go/torportest",

@@ -18,14 +18,14 @@ go test -list '^Fuzz' ./... >"$list" || {
 # fuzz TARGET PACKAGE. Before Go 1.27 the go command can fail with nothing but "context deadline exceeded"
 # when the time is up (go.dev/issue/75804): that is no finding, and is tried once more.
 fuzz() {
-	if go test -run '^$' -fuzz "^$1\$" -fuzztime "$time" "$2" </dev/null >"$out" 2>&1; then
+	if go test -run '^$' -fuzz "^$1\$" -fuzztime "$time" -fuzzminimizetime 20x "$2" </dev/null >"$out" 2>&1; then
 		cat "$out"
 		return
 	fi
 	cat "$out"
 	if grep -q 'context deadline exceeded' "$out" && ! grep -q 'Failing input written' "$out"; then
 		echo "the time was up at a bad moment; once more"
-		go test -run '^$' -fuzz "^$1\$" -fuzztime "$time" "$2" </dev/null
+		go test -run '^$' -fuzz "^$1\$" -fuzztime "$time" -fuzzminimizetime 20x "$2" </dev/null
 		return
 	fi
 	return 1

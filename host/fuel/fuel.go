@@ -1,0 +1,185 @@
+package fuel
+
+import "math"
+
+// DefaultExport is the name under which a module's counter is exported if [Options] name none.
+const DefaultExport = "torpor_fuel"
+
+// Limits on the modules that are taken. All memory that [Instrument] uses is bounded by them.
+const (
+	MaxModuleBytes   = 64 << 20  // of the module
+	MaxResultBytes   = 256 << 20 // of the instrumented module
+	MaxFunctionBytes = 8 << 20   // of one function's code
+	MaxFunctions     = 1_000_000 // imported and own ones
+	MaxLocals        = 50_000    // declared by a function
+	MaxValues        = 1_000     // parameters or results of a type
+	MaxNesting       = 1 << 17   // blocks within one another
+)
+
+// What costs how much.
+const (
+	unitBits      = 6  // log2 of the bytes of memory that a unit pays for
+	pageBits      = 16 // log2 of the bytes of a page of memory
+	itemBits      = 3  // log2 of the bytes of a reference in a table
+	valuesPerUnit = 8  // parameters, results and locals that a unit pays for
+)
+
+const (
+	// defaultSlack was found by measuring: less means more charges, more makes code in which wazero
+	// shares registers badly. See BenchmarkSerializers.
+	defaultSlack = 4
+	maxRounds    = 16                // for distribute; real code takes no more than a few
+	unbounded    = math.MaxInt64 / 4 // more than any code costs
+)
+
+// Options say how a module is instrumented.
+type Options struct {
+	// Export is the name of the exported counter; "" means [DefaultExport].
+	Export string
+	// Initial is what a new instance's counter begins with. With 0, nothing of the module can run until
+	// its host has set the counter; that is right unless the module has a start section.
+	Initial int64
+
+	slack int64 // more than 0: other than defaultSlack; less than 0: none
+}
+
+// Info tells of an instrumented module.
+type Info struct {
+	Global    uint32 // index of the counter among the globals
+	Functions int    // functions with code
+	Charges   int    // places at which the counter is lowered
+	BytesIn   int    // size of the module
+	BytesOut  int    // size of the instrumented module
+}
+
+// Instrument gives a copy of the module that counts fuel. See the package's comment for what it costs
+// and guarantees. wasm is not changed and not kept; the same bytes and options always give the same
+// result, and instrumenting may go on in many goroutines at once.
+//
+// The module need not have been validated: what is not WebAssembly gives an error, never a panic. But
+// Instrument does not check types, so the result must be validated as any module must, by compiling it.
+//
+// Errors wrap abi.ErrCorrupt for bytes that are no module and for one that exports the counter's name
+// already, abi.ErrVersion for sections and instructions that are not known, and abi.ErrTooLarge for a
+// limit; they tell the function, by its index, and the offset in wasm.
+func Instrument(wasm []byte, opt Options) ([]byte, Info, error) {
+	if opt.Export == "" {
+		opt.Export = DefaultExport
+	}
+	switch {
+	case opt.slack == 0:
+		opt.slack = defaultSlack
+	case opt.slack < 0:
+		opt.slack = 0
+	}
+	m, err := parse(wasm, opt.Export)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	info := Info{Global: m.globals, Functions: len(m.bodies), BytesIn: len(wasm)}
+	e := emitter{global: uint64(m.globals), added: map[string]uint64{}, next: uint64(len(m.types))}
+	code, err := m.instrument(opt, &e)
+	if err != nil {
+		return nil, Info{}, err
+	}
+	info.Charges = e.charges
+	out := m.assemble(opt, code, &e)
+	if len(out) > MaxResultBytes {
+		return nil, Info{}, tooLarge("bytes of the instrumented module", len(out), MaxResultBytes)
+	}
+	info.BytesOut = len(out)
+	return out, info, nil
+}
+
+// instrument gives the new content of the code section.
+func (m *module) instrument(opt Options, e *emitter) ([]byte, error) {
+	code := appendUint(nil, uint64(len(m.bodies)))
+	var f function
+	for i := range m.bodies {
+		if err := f.scan(m, i); err != nil {
+			return nil, err
+		}
+		f.distribute(opt.slack)
+		f.keep()
+		e.out = e.out[:0]
+		e.emit(&f)
+		code = append(appendUint(code, uint64(len(e.out))), e.out...)
+		if len(code) > MaxResultBytes {
+			return nil, tooLarge("bytes of the instrumented module", len(code), MaxResultBytes)
+		}
+	}
+	return code, nil
+}
+
+// assemble puts the new module together.
+func (m *module) assemble(opt Options, code []byte, e *emitter) []byte {
+	out := append(make([]byte, 0, len(m.wasm)+len(code)+64), m.wasm[:8]...)
+	var global, export []byte
+	global = append(global, typeI64, 1, opI64Const)
+	global = append(appendInt(global, opt.Initial), opEnd)
+	export = append(appendUint(export, uint64(len(opt.Export))), opt.Export...)
+	export = appendUint(append(export, kindGlobal), uint64(m.globals))
+	// A section that is missing comes before the first that must follow it or, if there is none, behind
+	// the last that must precede it: custom sections at the end stay there.
+	missing := []struct {
+		id      byte
+		content []byte
+	}{{sectionGlobal, append([]byte{1}, global...)}, {sectionExport, append([]byte{1}, export...)}}
+	last := -1
+	for i, s := range m.sections {
+		if s.id != sectionCustom {
+			last = i
+		}
+	}
+	for i, s := range m.sections {
+		if s.id == sectionCustom {
+			if i > last {
+				for _, add := range missing {
+					out = appendSection(out, add.id, add.content)
+				}
+				missing = nil
+			}
+			if !s.stale {
+				out = append(out, m.wasm[s.start:s.end]...)
+			}
+			continue
+		}
+		place, _ := rank(s.id)
+		for len(missing) > 0 {
+			if own, _ := rank(missing[0].id); own > place {
+				break
+			} else if own < place {
+				out = appendSection(out, missing[0].id, missing[0].content)
+			}
+			missing = missing[1:]
+		}
+		switch s.id {
+		case sectionType:
+			out = appendSection(out, s.id, m.grow(s, uint64(m.entries+len(e.added)), e.types))
+		case sectionGlobal:
+			out = appendSection(out, s.id, m.grow(s, uint64(m.defined)+1, global))
+		case sectionExport:
+			out = appendSection(out, s.id, m.grow(s, uint64(m.exports)+1, export))
+		case sectionCode:
+			out = appendSection(out, s.id, code)
+		default:
+			out = append(out, m.wasm[s.start:s.end]...)
+		}
+	}
+	for _, add := range missing {
+		out = appendSection(out, add.id, add.content)
+	}
+	return out
+}
+
+// grow gives the content of a section with more entries behind it, which make it n.
+func (m *module) grow(s section, n uint64, more []byte) []byte {
+	r := reader{b: m.wasm, at: s.body, end: s.end}
+	r.u32()
+	content := append(appendUint(nil, n), m.wasm[r.at:s.end]...)
+	return append(content, more...)
+}
+
+func appendSection(dst []byte, id byte, content []byte) []byte {
+	return append(appendUint(append(dst, id), uint64(len(content))), content...)
+}
