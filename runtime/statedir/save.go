@@ -182,7 +182,8 @@ func (p *Pending) write(b []byte) (int, error) {
 //
 // After an error the generation does not count and its number may be given again; the generation
 // before is kept and found. See the package comment for the one error after which the new one is found
-// too, until the next save supersedes it. After the error of a delta the next save must be full.
+// too, until the next save supersedes it. After the error of a delta the next save must be full, unless it
+// was for want of room.
 func (p *Pending) Commit() error {
 	if p.done {
 		return fmt.Errorf("save %v: %w", p.id, errDone)

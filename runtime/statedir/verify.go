@@ -264,8 +264,9 @@ func (v *verifier) module(name string) {
 				found.Left = nil
 			}
 		}
-		if _, err := v.d.readModule(digest); !errors.Is(err, abi.ErrNotFound) {
-			v.modules[digest] = err
+		v.modules[digest] = found.Left
+		if found.Repair != "" && !v.d.exists(file) {
+			delete(v.modules, digest) // moved aside, and this program has none to put in its place
 		}
 	}
 	v.each(found)
