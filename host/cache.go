@@ -3,13 +3,15 @@ package host
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+
+	"github.com/torpor-run/torpor/host/fuel"
 )
 
 // sumsFile lists the files of a cache entry with their SHA-256, in the form sha256sum --check reads.
@@ -30,7 +32,15 @@ func openCacheDir(dir string) error {
 	return nil
 }
 
-// cacheEntry is what wazero compiled of one module, in a folder named by the module's SHA-256.
+// Files of a cache entry, beside what wazero keeps.
+const (
+	meteredFile = "metered.wasm" // the module with its fuel counter
+	infoFile    = "fuel.json"    // what package fuel told of it
+)
+
+// cacheEntry is what was made of one module, in a folder named by the module's SHA-256 and the version
+// of its instrumentation: the instrumented module, and what wazero compiled of it. wazero's part is keyed
+// by its own version and the features of the processor.
 //
 // wazero maps a compiled module into memory and runs it; its own checksum covers the machine code but
 // not the table of where functions begin, so that one flipped bit there crashes the process. So each
@@ -41,23 +51,49 @@ type cacheEntry struct {
 	module [sha256.Size]byte
 }
 
-func (e cacheEntry) path() string { return filepath.Join(e.dir, hex.EncodeToString(e.module[:])) }
+func (e cacheEntry) path() string {
+	return filepath.Join(e.dir, fmt.Sprintf("%x-fuel%d", e.module, fuel.Version))
+}
 
-// check reports whether the entry is whole. It removes one that is not.
-func (e cacheEntry) check() (kept bool, err error) {
+// read gives the instrumented module if the entry is whole. It removes one that is not.
+func (e cacheEntry) read() (metered []byte, info fuel.Info, whole bool, err error) {
 	want, err := os.ReadFile(filepath.Join(e.path(), sumsFile))
 	if err == nil {
 		var got []byte
 		if got, err = e.sums(); err == nil && len(got) > 0 && bytes.Equal(got, want) {
-			return true, nil
+			metered, info, err = e.open()
+			if err == nil {
+				return metered, info, true, nil
+			}
 		}
 	}
-	return false, e.remove()
+	return nil, fuel.Info{}, false, e.remove()
 }
 
-// seal writes down the digests of the entry's files. One that is interrupted leaves a seal that does
-// not match.
-func (e cacheEntry) seal() error {
+func (e cacheEntry) open() (metered []byte, info fuel.Info, err error) {
+	told, err := os.ReadFile(filepath.Join(e.path(), infoFile))
+	if err != nil {
+		return nil, info, err
+	}
+	if err := json.Unmarshal(told, &info); err != nil {
+		return nil, info, err
+	}
+	metered, err = os.ReadFile(filepath.Join(e.path(), meteredFile))
+	return metered, info, err
+}
+
+// seal adds the instrumented module to the entry and writes down the digests of its files. One that is
+// interrupted leaves a seal that does not match.
+func (e cacheEntry) seal(metered []byte, info fuel.Info) error {
+	told, err := json.Marshal(info)
+	if err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{meteredFile: metered, infoFile: told} {
+		if err := os.WriteFile(filepath.Join(e.path(), name), content, 0o600); err != nil {
+			return err
+		}
+	}
 	sums, err := e.sums()
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package host_test
 
 import (
 	"bytes"
-	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/host/fuel"
 )
 
 // cacheFiles is the files below dir with their contents.
@@ -35,7 +35,8 @@ func cacheFiles(t *testing.T, dir string) map[string][]byte {
 func compiledFile(t *testing.T, dir string) (path string, content []byte) {
 	t.Helper()
 	for p, b := range cacheFiles(t, dir) {
-		if filepath.Base(p) == "SHA256SUMS" {
+		switch filepath.Base(p) {
+		case "SHA256SUMS", "metered.wasm", "fuel.json":
 			continue
 		}
 		if path != "" {
@@ -59,10 +60,10 @@ func TestCache(t *testing.T) {
 		}
 	}
 	digest := first.Digest()
-	entry := filepath.Join(dir, hex.EncodeToString(digest[:]))
+	entry := filepath.Join(dir, fmt.Sprintf("%x-fuel%d", digest, fuel.Version))
 	path, content := compiledFile(t, entry)
 	sums, err := os.ReadFile(filepath.Join(entry, "SHA256SUMS"))
-	if err != nil || !strings.HasSuffix(string(sums), "  "+strings.TrimPrefix(filepath.ToSlash(path), filepath.ToSlash(entry)+"/")+"\n") {
+	if err != nil || !strings.Contains(string(sums), "  "+strings.TrimPrefix(filepath.ToSlash(path), filepath.ToSlash(entry)+"/")+"\n") || strings.Count(string(sums), "\n") != 3 {
 		t.Errorf("seal %q, %v", sums, err)
 	}
 	before, err := os.Stat(path)
@@ -208,8 +209,15 @@ func TestCacheInTheWay(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(entry, version), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	seal := filepath.Join(entry, "SHA256SUMS")
+	sums, err := os.ReadFile(seal)
+	if err != nil {
+		t.Fatal(err)
+	}
 	const empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	if err := os.WriteFile(filepath.Join(entry, "SHA256SUMS"), []byte(empty+"  "+version+"\n"), 0o600); err != nil {
+	lines := strings.SplitAfter(string(sums), "\n")
+	lines[2] = empty + "  " + version + "\n"
+	if err := os.WriteFile(seal, []byte(strings.Join(lines, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	j := &journal{}

@@ -1,17 +1,16 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"math"
 	"strings"
 	"time"
 
-	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/abi/record"
@@ -130,6 +129,8 @@ type recordOutput struct {
 	sink     record.Sink
 	scan     record.Scanner
 	limit    int
+	most     int64 // records
+	n        int64
 	batch    record.Batch
 	fragment []byte // the beginning of a record whose end has not come
 	partial  bool
@@ -168,6 +169,9 @@ func (out *recordOutput) write(p []byte, single bool) error {
 	if single && len(refs) != 1 {
 		return errBreach{fmt.Sprintf("the fragments it emitted make %d records, not one", len(refs)), nil}
 	}
+	if out.n += int64(len(refs)); out.n > out.most {
+		return errBreach{fmt.Sprintf("it emitted more than %d records", out.most), abi.ErrTooLarge}
+	}
 	out.batch = record.Batch{Data: p, Refs: refs}
 	return out.sink.WriteBatch(&out.batch)
 }
@@ -177,15 +181,19 @@ func (out *recordOutput) open() bool { return out.partial }
 // running is one call under way: what the host functions work on.
 type running struct {
 	module  *Module
+	inst    *instance
 	op      string
 	in      input
 	out     output
 	arg     []byte
+	time    int64 // the wall clock
 	done    <-chan struct{}
 	context context.Context
+	piece   int   // the most that next may give
+	granted int64 // what the fuel counter was set to
 	logged  int64
 	cost    CallCost
-	begun   bool   // the export is called; before it, _initialize
+	export  string // that was called last
 	inside  string // what the host does for the guest while the caller's code runs
 	ended   bool   // the guest has seen the end of its input
 	err     error  // why the host ended the call, or will
@@ -194,27 +202,31 @@ type running struct {
 
 type runningKey struct{}
 
-// call runs one export in a fresh instance.
+// call runs one export in an instance that is like a fresh one.
 func (m *Module) call(ctx context.Context, export string, call abi.Call, in input, out output) error {
 	start := time.Now()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	ctx, stop := context.WithTimeoutCause(ctx, m.host.limits.CallTime,
-		&ModuleError{Module: m.name, Op: call.Op, Reason: fmt.Sprintf("it ran for longer than %v", m.host.limits.CallTime), Err: abi.ErrTooLarge})
-	defer stop()
 	defer context.AfterFunc(m.host.closing, func() { cancel(errClosed) })()
 
-	r := &running{module: m, op: call.Op, in: in, out: out, done: ctx.Done(), context: ctx}
+	r := &running{module: m, op: call.Op, in: in, out: out, time: call.Time, piece: cmp.Or(m.host.piece, math.MaxInt)}
+	r.done, r.context = ctx.Done(), ctx
 	if err := m.host.begin(); err != nil {
 		r.fail(r.breach(err.Error(), err))
 	} else {
-		r.run(context.WithValue(ctx, runningKey{}, r), export, call)
+		if giveBack, err := m.host.turns.take(ctx); err != nil {
+			r.fail(r.stopped())
+		} else {
+			start = time.Now()
+			r.run(ctx, export, call)
+			giveBack()
+		}
 		m.host.done()
 	}
 	r.cost.Duration, r.cost.Err = time.Since(start), r.err
-	if r.logged > m.host.limits.LogLines {
+	if r.logged > m.limits.LogLines {
 		m.host.logger.Warn("serializer log lines dropped", "module", m.name, "op", call.Op,
-			"dropped", r.logged-m.host.limits.LogLines, "limit", m.host.limits.LogLines)
+			"dropped", r.logged-m.limits.LogLines, "limit", m.limits.LogLines)
 	}
 	if m.host.observer != nil {
 		m.host.observer.ModuleCalled(m.name, call.Op, r.cost)
@@ -223,13 +235,17 @@ func (m *Module) call(ctx context.Context, export string, call abi.Call, in inpu
 }
 
 func (r *running) run(ctx context.Context, export string, call abi.Call) {
-	h := r.module.host
+	limits := r.module.limits
+	ctx, stop := context.WithTimeoutCause(ctx, limits.CallTime,
+		&ModuleError{Module: r.module.name, Op: call.Op, Reason: fmt.Sprintf("it ran for longer than %v", limits.CallTime), Err: abi.ErrTooLarge})
+	defer stop()
+	r.done, r.context = ctx.Done(), ctx
 	if ctx.Err() != nil {
 		r.fail(r.stopped())
 		return
 	}
 	var err error
-	if r.arg, err = h.encode.Marshal(call); err != nil {
+	if r.arg, err = r.module.host.encode.Marshal(call); err != nil {
 		r.fail(r.breach(fmt.Sprintf("the call's settings cannot be encoded: %v", err), nil))
 		return
 	}
@@ -237,29 +253,21 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 		r.fail(r.breach(fmt.Sprintf("the call's settings make it %d bytes; the limit is %d", len(r.arg), maxCallBytes), abi.ErrTooLarge))
 		return
 	}
-	inst, err := h.instantiate(ctx, r, call)
-	if err != nil {
-		r.fail(r.breach(fmt.Sprintf("it cannot be instantiated: %v", err), nil))
+	ctx = context.WithValue(ctx, runningKey{}, r)
+	if r.inst = r.module.acquire(ctx, r); r.inst == nil {
 		return
 	}
-	defer inst.Close(ctx)
-	if init := inst.ExportedFunction(abi.ExportInitialize); init != nil {
-		if _, err := init.Call(ctx); err != nil {
-			r.trapped(abi.ExportInitialize, err)
-			return
-		}
-	}
-	r.begun = true
-	results, err := inst.ExportedFunction(export).Call(ctx)
-	r.cost.Memory = int64(inst.Memory().Size())
+	results, err := r.enter(ctx, export)
+	r.cost.Memory = int64(r.inst.memory.Size())
+	r.module.release(ctx, r.inst, err == nil && r.err == nil)
 	switch {
 	case r.err != nil: // the host ended it; what the guest made of that does not matter
 	case err != nil:
 		r.trapped(export, err)
 	case r.failure != nil:
 		r.err = r.failure
-	case int32(results[0]) != 0:
-		r.fail(r.breach(fmt.Sprintf("%s returned %d without saying why", export, int32(results[0])), nil))
+	case results != 0:
+		r.fail(r.breach(fmt.Sprintf("%s returned %d without saying why", export, results), nil))
 	case r.out.open():
 		r.fail(r.breach("it returned with a record emitted in part", nil))
 	case !r.ended && r.op != abi.OpDescribe:
@@ -267,18 +275,51 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	}
 }
 
-// instantiate gives the instance a world of its own: no files, no arguments, no environment; clocks
-// and random numbers that are the same for the same call.
-func (h *Host) instantiate(ctx context.Context, r *running, call abi.Call) (api.Module, error) {
-	var mono int64
-	wall := time.Unix(0, call.Time)
-	config := wazero.NewModuleConfig().WithName("").WithStartFunctions().
-		WithRandSource(rand.NewChaCha8(randomSeed)).
-		WithWalltime(func() (int64, int32) { r.alive(); return wall.Unix(), int32(wall.Nanosecond()) }, sys.ClockResolution(time.Microsecond)).
-		WithNanotime(func() int64 { r.alive(); mono += int64(time.Microsecond); return mono }, sys.ClockResolution(time.Microsecond)).
-		WithNanosleep(func(int64) { r.alive() }).WithOsyield(r.alive).
-		WithStdout(logWriter{r, abi.LogInfo}).WithStderr(logWriter{r, abi.LogWarn})
-	return r.module.runtime.InstantiateModule(ctx, r.module.compiled, config)
+// enter calls an export of the instance and gives its result, 0 where it has none. What it used is in
+// cost.Fuel. When that was too much, r.err says so.
+func (r *running) enter(ctx context.Context, export string) (int32, error) {
+	r.export, r.cost.Fuel = export, 0
+	r.grant()
+	results, err := r.inst.module.ExportedFunction(export).Call(ctx)
+	left := int64(r.inst.counter.Get())
+	r.cost.Fuel += r.granted - max(left, 0)
+	if left < 0 && r.err == nil {
+		r.err = r.spent(place(err))
+	}
+	if err != nil || len(results) == 0 {
+		return 0, err
+	}
+	return int32(results[0]), nil
+}
+
+// grant lets the guest go on for a slice.
+func (r *running) grant() {
+	limits := &r.module.limits
+	r.granted = min(limits.SliceFuel, limits.CallFuel-r.cost.Fuel)
+	r.inst.counter.Set(uint64(r.granted))
+}
+
+// spent is the error of a guest that has used up its fuel.
+func (r *running) spent(where string) error {
+	limits := &r.module.limits
+	if r.cost.Fuel >= limits.CallFuel {
+		return r.breach(fmt.Sprintf("it used up its fuel%s: more than %d units, the limit of a call (CallFuel)", where, limits.CallFuel), abi.ErrTooLarge)
+	}
+	return r.breach(fmt.Sprintf("it did not come back to the host%s: it computed for more than %d units of fuel without reading, writing or logging (SliceFuel)",
+		where, limits.SliceFuel), abi.ErrTooLarge)
+}
+
+// place is where a guest was when it trapped: the innermost function of wazero's stack trace.
+func place(err error) string {
+	if err == nil {
+		return ""
+	}
+	_, trace, _ := strings.Cut(err.Error(), "\nwasm stack trace:\n\t")
+	name, _, _ := strings.Cut(trace, "(")
+	if name == "" || strings.Contains(name, "\n") {
+		return ""
+	}
+	return ", in function " + printable(strings.TrimPrefix(name, "."))
 }
 
 func (r *running) fail(err error) {
@@ -304,12 +345,7 @@ func (r *running) trapped(export string, err error) {
 		r.fail(r.failure)
 		return
 	}
-	var exit *sys.ExitError
-	if errors.As(err, &exit) {
-		r.fail(r.breach(fmt.Sprintf("%s ended the process with exit code %d", export, exit.ExitCode()), nil))
-		return
-	}
-	r.fail(r.breach(fmt.Sprintf("%s trapped: %s", export, reason), nil))
+	r.fail(r.breach(fmt.Sprintf("%s trapped: %s%s", export, reason, place(err)), nil))
 	logger.Debug("serializer trapped")
 }
 
@@ -319,13 +355,21 @@ func (r *running) abort(err error) {
 	panic(errAbort)
 }
 
-// alive ends the call when its context is done.
-func (r *running) alive() {
+// come is the guest coming to the host: the call ends if its context is done or its fuel spent, and
+// otherwise has a new slice when it goes on.
+func (r *running) come(to string) {
 	select {
 	case <-r.done:
 		r.abort(r.stopped())
 	default:
 	}
+	left := int64(r.inst.counter.Get())
+	r.cost.Fuel += r.granted - max(left, 0)
+	r.granted = max(left, 0)
+	if left < 0 || r.cost.Fuel >= r.module.limits.CallFuel {
+		r.abort(r.spent(", before it called " + to))
+	}
+	r.grant()
 }
 
 // stopped is the error of a call whose context is done.
@@ -341,8 +385,8 @@ func (r *running) stopped() error {
 }
 
 // memory is the guest's bytes from ptr on; a range outside ends the call.
-func (r *running) memory(mod api.Module, what string, ptr, length uint32) []byte {
-	b, ok := mod.Memory().Read(ptr, length)
+func (r *running) memory(what string, ptr, length uint32) []byte {
+	b, ok := r.inst.memory.Read(ptr, length)
 	if !ok {
 		r.abort(r.breach(fmt.Sprintf("%s, %d bytes at %#x, lies outside its memory", what, length, ptr), nil))
 	}
@@ -351,14 +395,11 @@ func (r *running) memory(mod api.Module, what string, ptr, length uint32) []byte
 
 // inCall ends the call if its export has not been called yet.
 func (r *running) inCall(what string) {
-	r.alive()
-	if !r.begun {
+	r.come(what)
+	if r.export == abi.ExportInitialize {
 		r.abort(r.breach(fmt.Sprintf("%s called %s, which belongs to a call", abi.ExportInitialize, what), nil))
 	}
 }
-
-// randomSeed is what every instance's random numbers begin with.
-var randomSeed = [32]byte([]byte("torpor: the same for every guest"))
 
 // hostFunc is one import of the ABI.
 type hostFunc struct {
@@ -367,13 +408,17 @@ type hostFunc struct {
 	call            api.GoModuleFunc
 }
 
-func imports() []hostFunc {
-	i32, i64 := api.ValueTypeI32, api.ValueTypeI64
-	on := func(f func(*running, api.Module, []uint64)) api.GoModuleFunc {
-		return func(ctx context.Context, mod api.Module, stack []uint64) {
-			f(ctx.Value(runningKey{}).(*running), mod, stack)
-		}
+// on makes a host function of a method of the call under way.
+func on(f func(*running, []uint64)) api.GoModuleFunc {
+	return func(ctx context.Context, _ api.Module, stack []uint64) { f(ctx.Value(runningKey{}).(*running), stack) }
+}
+
+// imports are the functions of a namespace that a module may import.
+func imports(namespace string) []hostFunc {
+	if namespace == wasiNamespace {
+		return wasiImports()
 	}
+	i32, i64 := api.ValueTypeI32, api.ValueTypeI64
 	return []hostFunc{
 		{abi.ImportNext, []api.ValueType{i32, i32}, []api.ValueType{i64}, on((*running).next)},
 		{abi.ImportEmit, []api.ValueType{i32, i32, i32}, []api.ValueType{i32}, on((*running).emit)},
@@ -385,14 +430,14 @@ func imports() []hostFunc {
 
 // The arguments below are i32; wazero leaves the upper half of their slots undefined.
 
-func (r *running) next(mod api.Module, stack []uint64) {
+func (r *running) next(stack []uint64) {
 	r.inCall(abi.ImportNext)
-	buf := r.memory(mod, "the buffer given to next", uint32(stack[0]), uint32(stack[1]))
+	buf := r.memory("the buffer given to next", uint32(stack[0]), uint32(stack[1]))
 	if len(buf) == 0 {
 		r.abort(r.breach("it called next with room for no byte", nil))
 	}
 	r.inside = "reading its input"
-	n, ended, more, err := r.in.next(buf)
+	n, ended, more, err := r.in.next(buf[:min(len(buf), r.piece)])
 	r.inside = ""
 	if err != nil {
 		r.abort(err)
@@ -409,11 +454,11 @@ func (r *running) next(mod api.Module, stack []uint64) {
 	stack[0] = uint64(result)
 }
 
-func (r *running) emit(mod api.Module, stack []uint64) {
+func (r *running) emit(stack []uint64) {
 	r.inCall(abi.ImportEmit)
-	p := r.memory(mod, "what it emitted", uint32(stack[0]), uint32(stack[1]))
+	p := r.memory("what it emitted", uint32(stack[0]), uint32(stack[1]))
 	r.cost.Output += int64(len(p))
-	if limit := r.module.host.limits.OutputBytes; r.cost.Output > limit {
+	if limit := r.module.limits.OutputBytes; r.cost.Output > limit {
 		r.abort(r.breach(fmt.Sprintf("it emitted more than %d bytes", limit), abi.ErrTooLarge))
 	}
 	flags := uint32(stack[2])
@@ -432,18 +477,18 @@ func (r *running) emit(mod api.Module, stack []uint64) {
 	stack[0] = abi.EmitOK
 }
 
-func (r *running) args(mod api.Module, stack []uint64) {
-	r.alive()
+func (r *running) args(stack []uint64) {
+	r.come(abi.ImportArg)
 	if room := uint32(stack[1]); int64(room) >= int64(len(r.arg)) {
-		copy(r.memory(mod, "the buffer given to arg", uint32(stack[0]), uint32(len(r.arg))), r.arg)
+		copy(r.memory("the buffer given to arg", uint32(stack[0]), uint32(len(r.arg))), r.arg)
 	}
 	stack[0] = uint64(len(r.arg))
 }
 
-func (r *running) failed(mod api.Module, stack []uint64) {
-	r.alive()
+func (r *running) failed(stack []uint64) {
+	r.come(abi.ImportFail)
 	code, length := abi.Code(int32(uint32(stack[0]))), uint32(stack[2])
-	p := r.memory(mod, "what it gave to fail", uint32(stack[1]), min(length, maxFailureBytes))
+	p := r.memory("what it gave to fail", uint32(stack[1]), min(length, maxFailureBytes))
 	f := &GuestError{Module: r.module.name, Op: r.op, Code: code}
 	if length > maxFailureBytes {
 		f.Failure = abi.Failure{Msg: fmt.Sprintf("it failed with code %d and a message of %d bytes; the limit is %d", code, length, maxFailureBytes)}
@@ -457,8 +502,8 @@ func (r *running) failed(mod api.Module, stack []uint64) {
 	}
 }
 
-func (r *running) log(mod api.Module, stack []uint64) {
-	r.alive()
-	p := r.memory(mod, "what it gave to log", uint32(stack[1]), min(uint32(stack[2]), abi.MaxLogBytes))
+func (r *running) log(stack []uint64) {
+	r.come(abi.ImportLog)
+	p := r.memory("what it gave to log", uint32(stack[1]), min(uint32(stack[2]), abi.MaxLogBytes))
 	r.write(int32(uint32(stack[0])), p)
 }

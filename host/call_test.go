@@ -144,7 +144,7 @@ func TestInitializeBreaches(t *testing.T) {
 			h := newHost(t, host.Config{Limits: host.Limits{CallTime: host.MinCallTime}})
 			g := newGuest().has(textAt, good).initializes(c.body)
 			_, err := h.Compile(t.Context(), guestName, g.bytes())
-			wantModuleError(t, err, abi.OpDescribe, c.sentinel, c.reason)
+			wantModuleError(t, err, opCompile, c.sentinel, c.reason)
 		})
 	}
 	t.Run("failing", func(t *testing.T) {
@@ -156,14 +156,14 @@ func TestInitializeBreaches(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	t.Run("running, and once a call", func(t *testing.T) {
+	t.Run("running, and once", func(t *testing.T) {
 		j := &journal{}
 		h := newHost(t, host.Config{Logger: j.logger()})
 		m := compile(t, h, newGuest().has(textAt, []byte("up")).initializes(logFrom(abi.LogInfo, textAt, 2)).bytes())
 		if _, err := perform(t.Context(), m, abi.OpSave, nil); err != nil {
 			t.Fatal(err)
 		}
-		if got := j.containing("serializer: up"); len(got) != 2 { // describe and save
+		if got := j.containing("serializer: up"); len(got) != 1 {
 			t.Errorf("%d lines: %q", len(got), got)
 		}
 	})
@@ -592,7 +592,7 @@ func TestProcessExit(t *testing.T) {
 	}
 	g, exit := newGuest().importing("wasi_snapshot_preview1", "proc_exit", []byte{i32}, nil)
 	_, err := h.Compile(t.Context(), guestName, g.initializes(constI32(1), call(exit)).bytes())
-	wantModuleError(t, err, abi.OpDescribe, nil, "_initialize ended the process with exit code 1")
+	wantModuleError(t, err, opCompile, nil, "_initialize ended the process with exit code 1")
 }
 
 // The deadline, the caller and Close each end a guest that keeps calling the host, and so does each of

@@ -10,17 +10,17 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/host/fuel"
 )
 
-// Compile checks a module and compiles it, or takes it from the cache. name is for messages. It
-// refuses, with a *[ModuleError], what is no WebAssembly module, imports anything but the functions
-// of the ABI and the few of WASI that language runtimes need, lacks an export, or describes itself
-// badly; nothing of the module runs before these checks but its own _initialize and torpor_describe.
-// Bytes compiled before give the same module again under the new name. wasm must not be changed
-// afterwards.
+// Compile checks a module and compiles it, or takes it from the cache. name is for messages and for
+// [Config].Modules. It refuses, with a *[ModuleError], what is no WebAssembly module, imports anything but
+// the functions of the ABI and the few of WASI that language runtimes need, lacks an export, declares
+// more than the limits, or describes itself badly; nothing of the module runs before these checks but its
+// own _initialize and torpor_describe. Bytes compiled before, under the same limits, give the same module
+// again under the new name, and what is compiled already is waited for. wasm must not be changed afterwards.
 func (h *Host) Compile(ctx context.Context, name string, wasm []byte) (*Module, error) {
 	start := time.Now()
 	m, err := h.compile(ctx, name, wasm)
@@ -30,187 +30,268 @@ func (h *Host) Compile(ctx context.Context, name string, wasm []byte) (*Module, 
 	return m, err
 }
 
+// compilation is a module being compiled.
+type compilation struct {
+	done chan struct{}
+	code *code
+	err  error
+}
+
 func (h *Host) compile(ctx context.Context, name string, wasm []byte) (*Module, error) {
 	if err := h.begin(); err != nil {
 		return nil, &ModuleError{Module: name, Op: opCompile, Reason: err.Error(), Err: err}
 	}
 	defer h.done()
-	m := &Module{host: h, name: name, wasm: wasm}
-	if int64(len(wasm)) > h.limits.ModuleBytes {
-		return nil, m.refusal(abi.ErrTooLarge, "%d bytes; the limit is %d", len(wasm), h.limits.ModuleBytes)
+	limits, ok := h.named[name]
+	if !ok {
+		limits = h.limits
 	}
-	m.digest = sha256.Sum256(wasm)
-	h.mu.Lock()
-	known := h.modules[m.digest]
-	h.mu.Unlock()
-	if known != nil {
-		return known.named(name), nil
+	c := &code{host: h, name: name, wasm: wasm, limits: limits}
+	if int64(len(wasm)) > limits.ModuleBytes {
+		return nil, c.refusal(abi.ErrTooLarge, "%d bytes; the limit is %d", len(wasm), limits.ModuleBytes)
 	}
-	if err := m.checkSections(); err != nil {
-		return nil, err
+	c.digest = sha256.Sum256(wasm)
+	id := identity{c.digest, limits}
+	for {
+		h.mu.Lock()
+		known, under := h.modules[id], h.compiling[id]
+		if known == nil && under == nil {
+			under = &compilation{done: make(chan struct{})}
+			h.compiling[id] = under
+			h.mu.Unlock()
+			under.err = c.make(ctx)
+			h.mu.Lock()
+			if delete(h.compiling, id); under.err == nil {
+				under.code, h.modules[id] = c, c
+			}
+			h.mu.Unlock()
+			close(under.done)
+			if under.err != nil {
+				return nil, under.err
+			}
+			return &Module{c, name}, nil
+		}
+		h.mu.Unlock()
+		if known != nil {
+			return &Module{known, name}, nil
+		}
+		select {
+		case <-under.done:
+			// An error may be that of the other's context; and it names the other. So this one tries too.
+		case <-ctx.Done():
+			return nil, fmt.Errorf("module %s: %s: %w", name, opCompile, context.Cause(ctx))
+		case <-h.closing.Done():
+			return nil, &ModuleError{Module: name, Op: opCompile, Reason: errClosed.Error(), Err: errClosed}
+		}
 	}
-	err := m.build(ctx)
-	if err == nil {
-		err = m.checkNames()
-	}
-	if err == nil {
-		err = m.link(ctx)
-	}
-	if err == nil {
-		err = m.describe(ctx)
-	}
-	if err != nil {
-		return nil, errors.Join(err, m.close(ctx))
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if known := h.modules[m.digest]; known != nil { // compiled twice at the same time
-		return known.named(name), m.close(ctx)
-	}
-	h.modules[m.digest] = m
-	return m, nil
 }
 
 const opCompile = "compile"
 
 // refusal says why the module cannot be used.
-func (m *Module) refusal(sentinel error, format string, args ...any) error {
-	return &ModuleError{Module: m.name, Op: opCompile, Reason: fmt.Sprintf(format, args...), Err: sentinel}
+func (c *code) refusal(sentinel error, format string, args ...any) error {
+	return &ModuleError{Module: c.name, Op: opCompile, Reason: fmt.Sprintf(format, args...), Err: sentinel}
+}
+
+// make checks and compiles the module. After an error nothing is left of it.
+func (c *code) make(ctx context.Context) error {
+	ctx, stop := context.WithTimeoutCause(ctx, c.limits.CallTime,
+		c.refusal(abi.ErrTooLarge, "compiling and initializing it ran for longer than %v, the limit of a call", c.limits.CallTime))
+	defer stop()
+	err := c.checkSections()
+	if err == nil {
+		err = c.build(ctx)
+	}
+	for _, step := range []func(context.Context) error{c.checkTables, c.checkNames, c.link, c.initialize, c.describe} {
+		if err == nil {
+			err = step(ctx)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, c.close(context.WithoutCancel(ctx)))
+	}
+	return nil
 }
 
 // build compiles the module, or takes it from the cache. A cache that cannot be used costs time and a
 // warning, nothing else.
-func (m *Module) build(ctx context.Context) error {
-	h := m.host
+func (c *code) build(ctx context.Context) error {
+	h := c.host
 	if h.cacheDir != "" {
-		err := m.buildCached(ctx, cacheEntry{h.cacheDir, m.digest})
+		err := c.buildCached(ctx, cacheEntry{h.cacheDir, c.digest})
 		if err == nil {
 			return nil
 		}
 		// Whether it is the module or the cache that is at fault, the next try will tell.
 		defer func() {
-			if m.compiled != nil {
-				h.logger.Warn("compiled module not cached", "module", m.name, "cache", h.cacheDir, "error", err)
+			if c.compiled != nil {
+				h.logger.Warn("compiled module not cached", "module", c.name, "cache", h.cacheDir, "error", err)
 			}
 		}()
 	}
-	if err := m.buildWith(ctx, nil); err != nil {
-		return m.refusal(abi.ErrCorrupt, "%v", err)
+	metered, err := c.instrument()
+	if err != nil {
+		return err
+	}
+	if err := c.buildWith(ctx, metered, nil); err == nil {
+		return nil
+	} else if ctx.Err() == nil {
+		return c.refusal(abi.ErrCorrupt, "%v", err)
+	}
+	if late, ok := context.Cause(ctx).(*ModuleError); ok {
+		return late
+	}
+	return fmt.Errorf("module %s: %s: %w", c.name, opCompile, context.Cause(ctx))
+}
+
+func (c *code) buildCached(ctx context.Context, entry cacheEntry) error {
+	metered, info, whole, err := entry.read()
+	if err != nil {
+		return err
+	}
+	if whole {
+		c.info = info
+	} else if metered, err = c.instrument(); err != nil {
+		return err
+	}
+	if c.cache, err = wazero.NewCompilationCacheWithDir(entry.path()); err != nil {
+		return err
+	}
+	if err := c.buildWith(ctx, metered, c.cache); err != nil {
+		return errors.Join(err, c.close(context.WithoutCancel(ctx)), entry.remove())
+	}
+	if !whole {
+		if err := entry.seal(metered, c.info); err != nil { // the next process compiles it again
+			c.host.logger.Warn("compiled module not sealed in the cache", "module", c.name, "cache", c.host.cacheDir, "error", err)
+		}
 	}
 	return nil
 }
 
-func (m *Module) buildCached(ctx context.Context, entry cacheEntry) error {
-	whole, err := entry.check()
+// instrument gives the module with its fuel counter.
+func (c *code) instrument() ([]byte, error) {
+	metered, info, err := fuel.Instrument(c.wasm, fuel.Options{})
 	if err != nil {
-		return err
-	}
-	if m.cache, err = wazero.NewCompilationCacheWithDir(entry.path()); err != nil {
-		return err
-	}
-	if err := m.buildWith(ctx, m.cache); err != nil {
-		return errors.Join(err, m.close(ctx), entry.remove())
-	}
-	if !whole {
-		if err := entry.seal(); err != nil { // the next process compiles it again
-			m.host.logger.Warn("compiled module not sealed in the cache", "module", m.name, "cache", m.host.cacheDir, "error", err)
+		sentinel := abi.ErrCorrupt
+		for _, s := range []error{abi.ErrTooLarge, abi.ErrVersion} {
+			if errors.Is(err, s) {
+				sentinel = s
+			}
 		}
+		return nil, c.refusal(sentinel, "%v", err)
 	}
-	return nil
+	c.info = info
+	return metered, nil
 }
 
 // buildWith makes the module's runtime and compiles the module in it. Each module has a runtime of its
 // own, so that its cache, its limits and its end are its own.
-func (m *Module) buildWith(ctx context.Context, cache wazero.CompilationCache) error {
-	// Not WithCloseOnContextDone: it costs 5 to 31 times the speed (RATIONALE.md). The deadline is
-	// looked at whenever a guest reads or writes.
-	rc := wazero.NewRuntimeConfig().WithMemoryLimitPages(uint32(m.host.limits.MemoryBytes / wasmPage))
+func (c *code) buildWith(ctx context.Context, metered []byte, cache wazero.CompilationCache) (err error) {
+	defer func() { // a module that wazero was not prepared for must not end the process
+		if v := recover(); v != nil {
+			err = fmt.Errorf("compiling it panics: %v", v)
+		}
+	}()
+	// Not WithCloseOnContextDone: it costs 5 to 31 times the speed (RATIONALE.md). A guest is ended by
+	// its fuel.
+	rc := c.host.engine().WithMemoryLimitPages(uint32(c.limits.MemoryBytes / wasmPage))
 	if cache != nil {
 		rc = rc.WithCompilationCache(cache)
 	}
-	m.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
-	var err error
-	m.compiled, err = m.runtime.CompileModule(ctx, m.wasm)
+	c.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
+	c.compiled, err = c.runtime.CompileModule(ctx, metered)
 	return err
 }
 
-// link makes the functions that the module imports. Those of WASI take milliseconds to make, and only
-// few modules need them.
-func (m *Module) link(ctx context.Context) error {
-	b := m.runtime.NewHostModuleBuilder(abi.Namespace)
-	for _, f := range imports() {
-		b = b.NewFunctionBuilder().WithGoModuleFunction(f.call, f.params, f.results).Export(f.name)
+// link makes the functions that the module imports. Those of WASI are needed by few modules.
+func (c *code) link(ctx context.Context) error {
+	wanted := map[string]bool{abi.Namespace: true}
+	for _, f := range c.compiled.ImportedFunctions() {
+		from, _, _ := f.Import()
+		wanted[from] = true
 	}
-	if _, err := b.Instantiate(ctx); err != nil {
-		return m.refusal(nil, "the functions of %s cannot be made: %v", abi.Namespace, err)
-	}
-	for _, f := range m.compiled.ImportedFunctions() {
-		if from, _, _ := f.Import(); from != wasi_snapshot_preview1.ModuleName {
+	for _, from := range []string{abi.Namespace, wasiNamespace} {
+		if !wanted[from] {
 			continue
 		}
-		if _, err := wasi_snapshot_preview1.Instantiate(ctx, m.runtime); err != nil {
-			return m.refusal(nil, "the functions of %s cannot be made: %v", wasi_snapshot_preview1.ModuleName, err)
+		b := c.runtime.NewHostModuleBuilder(from)
+		for _, f := range imports(from) {
+			b = b.NewFunctionBuilder().WithGoModuleFunction(f.call, f.params, f.results).Export(f.name)
 		}
-		break
+		if _, err := b.Instantiate(ctx); err != nil {
+			return c.refusal(nil, "the functions of %s cannot be made: %v", from, err)
+		}
 	}
 	return nil
 }
 
-// close frees what build and link made.
-func (m *Module) close(ctx context.Context) error {
+// close frees what make made. Nothing may run.
+func (c *code) close(ctx context.Context) error {
+	c.mu.Lock()
+	idle := c.free
+	c.free = nil
+	c.mu.Unlock()
 	var err error
-	if m.runtime != nil {
-		err = m.runtime.Close(ctx)
+	for _, i := range idle {
+		err = errors.Join(err, i.close(ctx))
 	}
-	if m.cache != nil {
-		err = errors.Join(err, m.cache.Close(ctx))
+	if c.first != nil {
+		err = errors.Join(err, c.first.close())
 	}
-	m.runtime, m.cache, m.compiled = nil, nil, nil
+	if c.runtime != nil {
+		err = errors.Join(err, c.runtime.Close(ctx))
+	}
+	if c.cache != nil {
+		err = errors.Join(err, c.cache.Close(ctx))
+	}
+	c.first, c.runtime, c.cache, c.compiled = nil, nil, nil, nil
 	return err
 }
 
-// wasiAllowed is what the runtimes of Go, Rust, C and AssemblyScript import; none of it reaches a file,
-// a socket or the environment.
-func wasiAllowed(name string) bool {
-	switch name {
-	case "args_get", "args_sizes_get", "environ_get", "environ_sizes_get", "clock_time_get", "random_get",
-		"fd_read", "fd_write", "fd_close", "fd_seek", "fd_fdstat_get", "fd_fdstat_set_flags", "fd_prestat_get", "fd_prestat_dir_name",
-		"poll_oneoff", "sched_yield", "proc_exit":
-		return true
+// checkTables refuses a module that could make its tables larger than the limit: what they begin with
+// has been checked, but what they grow to is bounded by nothing else.
+func (c *code) checkTables(context.Context) error {
+	if !c.info.GrowsTables {
+		return nil
 	}
-	return false
+	if c.tables.unbounded {
+		return c.refusal(abi.ErrTooLarge, "it can make a table grow that declares no maximum; the limit is %d elements", c.limits.TableElements)
+	}
+	if limit := uint64(c.limits.TableElements); c.tables.most > limit {
+		return c.refusal(abi.ErrTooLarge, "its tables may grow to %d elements; the limit is %d", c.tables.most, limit)
+	}
+	return nil
 }
 
 // checkNames holds the functions the module imports and what it exports against the ABI.
-func (m *Module) checkNames() error {
+func (c *code) checkNames(context.Context) error {
 	known := map[string]hostFunc{}
-	for _, f := range imports() {
-		known[f.name] = f
-	}
-	for _, f := range m.compiled.ImportedFunctions() {
-		from, name, _ := f.Import()
-		switch {
-		case from == abi.Namespace:
-			want, ok := known[name]
-			if !ok {
-				return m.refusal(nil, "it imports %s.%s, which the ABI does not have", from, name)
-			}
-			if !sameTypes(f.ParamTypes(), want.params) || !sameTypes(f.ResultTypes(), want.results) {
-				return m.refusal(nil, "it imports %s.%s as %s; the ABI has %s", from, name,
-					signature(f.ParamTypes(), f.ResultTypes()), signature(want.params, want.results))
-			}
-		case otherVersion(from):
-			return m.refusal(abi.ErrVersion, "it is written for ABI %s; this host speaks %s", from, abi.Namespace)
-		case from == wasi_snapshot_preview1.ModuleName && wasiAllowed(name):
-		default:
-			return m.refusal(nil, "it imports %s.%s; a serializer may import only %s and what language runtimes need of %s",
-				from, name, abi.Namespace, wasi_snapshot_preview1.ModuleName)
+	for _, from := range []string{abi.Namespace, wasiNamespace} {
+		for _, f := range imports(from) {
+			known[from+"."+f.name] = f
 		}
 	}
-	if _, ok := m.compiled.ExportedMemories()[abi.ExportMemory]; !ok {
-		return m.refusal(nil, "it exports no memory named %q", abi.ExportMemory)
+	for _, f := range c.compiled.ImportedFunctions() {
+		from, name, _ := f.Import()
+		want, ok := known[from+"."+name]
+		switch {
+		case ok && (!sameTypes(f.ParamTypes(), want.params) || !sameTypes(f.ResultTypes(), want.results)):
+			return c.refusal(nil, "it imports %s.%s as %s; the ABI has %s", from, name,
+				signature(f.ParamTypes(), f.ResultTypes()), signature(want.params, want.results))
+		case ok:
+		case from == abi.Namespace:
+			return c.refusal(nil, "it imports %s.%s, which the ABI does not have", from, name)
+		case otherVersion(from):
+			return c.refusal(abi.ErrVersion, "it is written for ABI %s; this host speaks %s", from, abi.Namespace)
+		default:
+			return c.refusal(nil, "it imports %s.%s; a serializer may import only %s and what language runtimes need of %s",
+				from, name, abi.Namespace, wasiNamespace)
+		}
 	}
-	exports := m.compiled.ExportedFunctions()
+	if _, ok := c.compiled.ExportedMemories()[abi.ExportMemory]; !ok {
+		return c.refusal(nil, "it exports no memory named %q", abi.ExportMemory)
+	}
+	exports := c.compiled.ExportedFunctions()
 	for _, want := range []struct {
 		name     string
 		results  []api.ValueType
@@ -226,12 +307,12 @@ func (m *Module) checkNames() error {
 		f, ok := exports[want.name]
 		if !ok {
 			if want.required {
-				return m.refusal(nil, "it exports no function %s", want.name)
+				return c.refusal(nil, "it exports no function %s", want.name)
 			}
 			continue
 		}
 		if len(f.ParamTypes()) != 0 || !sameTypes(f.ResultTypes(), want.results) {
-			return m.refusal(nil, "it exports %s as %s; the ABI has %s", want.name,
+			return c.refusal(nil, "it exports %s as %s; the ABI has %s", want.name,
 				signature(f.ParamTypes(), f.ResultTypes()), signature(nil, want.results))
 		}
 	}

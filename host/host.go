@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	"github.com/tetratelabs/wazero"
 )
 
 // Config is what a [Host] is made of.
@@ -18,10 +20,33 @@ type Config struct {
 	// need be: whoever can write to it can run code here. Entries that are damaged are made anew.
 	// "" keeps compiled modules in memory only.
 	CacheDir string
-	Limits   Limits
-	Logger   *slog.Logger // required
-	Observer Observer     // may be nil
+	// Limits bounds what each module may use; Modules has other limits for some, by the names that
+	// Compile is given. A zero field there is as in Limits.
+	Limits  Limits
+	Modules map[string]Limits
+	// Calls is how many calls may run at once; further ones wait. Calls whose contexts have the same
+	// value under [abi.GroupKey] count as one. 0 means DefaultCalls.
+	Calls int
+	// Idle is how many instances of a module are kept for the next calls; 0 means DefaultIdle.
+	Idle int
+	// InputPiece, if it is not 0, is the most bytes that one next gives: for tests of modules, whose
+	// output must not depend on it.
+	InputPiece int
+	// Interpreter runs modules in wazero's interpreter instead of compiling them: some fifty times
+	// slower, and with no cache. It is for tests, which compare the two, and for processors that
+	// wazero has no compiler for.
+	Interpreter bool
+	Logger      *slog.Logger // required
+	Observer    Observer     // may be nil
 }
+
+// Bounds and defaults of [Config].
+const (
+	DefaultCalls = 32
+	MaxCalls     = 1024
+	DefaultIdle  = 4
+	MaxIdle      = 64
+)
 
 // Observer is told what modules cost. Its methods are called from the goroutine of the compile or
 // call, at its end; they must be safe for concurrent use and return soon.
@@ -32,8 +57,9 @@ type Observer interface {
 
 // CallCost is what one call of a module took.
 type CallCost struct {
-	Duration time.Duration // from instantiation to the end, waiting for input and output included
+	Duration time.Duration // from its turn to the end, waiting for input and output included
 	Memory   int64         // bytes of guest memory at the end, which is its high-water mark
+	Fuel     int64         // units of fuel: what the guest computed, the same for the same input
 	Input    int64         // bytes the guest took in
 	Output   int64         // bytes the guest emitted
 	Err      error
@@ -43,6 +69,11 @@ type CallCost struct {
 type Host struct {
 	cacheDir string // "" for none
 	limits   Limits
+	named    map[string]Limits // whole
+	piece    int
+	idle     int
+	engine   func() wazero.RuntimeConfig
+	turns    turns
 	logger   *slog.Logger
 	observer Observer
 	decode   cbor.DecMode
@@ -50,10 +81,17 @@ type Host struct {
 	closing  context.Context // done once Close is called
 	end      context.CancelCauseFunc
 
-	mu      sync.Mutex
-	modules map[[sha256.Size]byte]*Module
-	active  int           // compiles and calls under way
-	idle    chan struct{} // closed when Close waits and active comes to 0
+	mu        sync.Mutex
+	modules   map[identity]*code
+	compiling map[identity]*compilation
+	active    int           // compiles and calls under way
+	quiet     chan struct{} // closed when Close waits and active comes to 0
+}
+
+// identity is what makes two modules the same.
+type identity struct {
+	digest [sha256.Size]byte
+	limits Limits
 }
 
 // errClosed is why calls fail during and after Close.
@@ -62,11 +100,30 @@ var errClosed = errors.New("the module host is closed")
 // New makes a host. Close must be called when its modules are no longer used. That ctx ends does not
 // matter to the host.
 func New(ctx context.Context, cfg Config) (*Host, error) {
-	limits, err := cfg.Limits.withDefaults()
+	limits, err := cfg.Limits.withDefaults(Limits{})
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cacheDir: cfg.CacheDir, limits: limits, logger: cfg.Logger, observer: cfg.Observer, modules: map[[sha256.Size]byte]*Module{}}
+	h := &Host{cacheDir: cfg.CacheDir, limits: limits, named: map[string]Limits{}, piece: cfg.InputPiece, idle: cmp.Or(cfg.Idle, DefaultIdle),
+		engine: wazero.NewRuntimeConfig, logger: cfg.Logger, observer: cfg.Observer, modules: map[identity]*code{}, compiling: map[identity]*compilation{}}
+	for name, own := range cfg.Modules {
+		if h.named[name], err = own.withDefaults(limits); err != nil {
+			return nil, fmt.Errorf("module %s: %w", name, err)
+		}
+	}
+	calls := cmp.Or(cfg.Calls, DefaultCalls)
+	switch {
+	case calls < 1 || calls > MaxCalls:
+		return nil, fmt.Errorf("host: Calls is %d; it may be 1 to %d", calls, MaxCalls)
+	case h.idle < 1 || h.idle > MaxIdle:
+		return nil, fmt.Errorf("host: Idle is %d; it may be 1 to %d", h.idle, MaxIdle)
+	case h.piece < 0:
+		return nil, fmt.Errorf("host: InputPiece is %d", h.piece)
+	}
+	h.turns = newTurns(calls)
+	if cfg.Interpreter {
+		h.engine, h.cacheDir = wazero.NewRuntimeConfigInterpreter, ""
+	}
 	if h.decode, err = (cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: 8, MaxArrayElements: 1024, MaxMapPairs: 1024}).DecMode(); err != nil {
 		return nil, fmt.Errorf("host: cbor decoder: %w", err)
 	}
@@ -97,26 +154,26 @@ func (h *Host) begin() error {
 func (h *Host) done() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.active--; h.active == 0 && h.idle != nil {
-		close(h.idle)
-		h.idle = nil
+	if h.active--; h.active == 0 && h.quiet != nil {
+		close(h.quiet)
+		h.quiet = nil
 	}
 }
 
-// Close ends the calls under way, waits for them and frees all modules. Where a guest does not come
-// back to the host before ctx is done, Close returns ctx's error and frees nothing; it may be called
-// again.
+// Close ends the calls under way, waits for them and frees all modules. A guest ends when it next calls
+// the host, or has used up its slice of fuel; if ctx is done before, Close returns ctx's error and frees
+// nothing, and may be called again.
 func (h *Host) Close(ctx context.Context) error {
 	h.mu.Lock()
 	h.end(errClosed)
 	for h.active > 0 {
-		if h.idle == nil {
-			h.idle = make(chan struct{})
+		if h.quiet == nil {
+			h.quiet = make(chan struct{})
 		}
-		idle := h.idle
+		quiet := h.quiet
 		h.mu.Unlock()
 		select {
-		case <-idle:
+		case <-quiet:
 		case <-ctx.Done():
 			return fmt.Errorf("module host: close: a module still runs: %w", ctx.Err())
 		}

@@ -11,7 +11,7 @@ import (
 
 // write logs one line of the guest, if it has not used up its lines.
 func (r *running) write(level int32, line []byte) {
-	if r.logged++; r.logged > r.module.host.limits.LogLines {
+	if r.logged++; r.logged > r.module.limits.LogLines {
 		return
 	}
 	at := slog.LevelDebug
@@ -36,16 +36,4 @@ func printable(s string) string {
 		}
 		return ' '
 	}, strings.ToValidUTF8(s, "\uFFFD"))
-}
-
-// logWriter turns what a guest writes to standard output or error into log lines.
-type logWriter struct {
-	r     *running
-	level int32
-}
-
-func (w logWriter) Write(p []byte) (int, error) {
-	w.r.alive()
-	w.r.write(w.level, p[:min(len(p), abi.MaxLogBytes)])
-	return len(p), nil
 }

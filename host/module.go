@@ -8,36 +8,44 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/tetratelabs/wazero"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/abi/record"
+	"github.com/torpor-run/torpor/host/fuel"
 )
 
-// Module is a serializer ready to run. It is safe for concurrent use: every call has an instance of
-// its own.
+// Module is a serializer ready to run. It is safe for concurrent use: every call has an instance to
+// itself, which is as it was after _initialize, whatever ran before.
 //
 // A call's errors: ctx's, and its cause, when it was cancelled; the input's or the output's own,
 // unchanged in the chain; a *[GuestError] when the serializer itself refused; a *[ModuleError] for a
 // trap, a breach of the ABI or a limit. After any of them what was given to the sink or writer is to
 // be discarded; the module can be called again.
 type Module struct {
+	*code
+	name string
+}
+
+// code is a compiled module: what Modules of the same bytes and limits have in common.
+type code struct {
 	host       *Host
-	name       string
+	name       string // of the first that was compiled
 	digest     [sha256.Size]byte
 	wasm       []byte
+	limits     Limits
+	tables     tables
+	info       fuel.Info
 	runtime    wazero.Runtime
 	cache      wazero.CompilationCache // nil without a cache folder
 	compiled   wazero.CompiledModule
 	descriptor abi.Descriptor
-}
+	first      *beginning // what an instance is put back to; nil if it can't be
 
-// named is the module under another name.
-func (m *Module) named(name string) *Module {
-	c := *m
-	c.name = name
-	return &c
+	mu   sync.Mutex
+	free []*instance // put back, for the next calls
 }
 
 // A GuestError is what a serializer said by fail. It wraps the sentinel that fits its code.
@@ -113,7 +121,7 @@ func (m *Module) Inspect(ctx context.Context, call abi.Call, records record.Sour
 }
 
 func (m *Module) recordOutput(sink record.Sink) *recordOutput {
-	return &recordOutput{sink: sink, scan: record.Scanner{MaxBytes: int(m.host.limits.RecordBytes)}, limit: int(m.host.limits.RecordBytes)}
+	return &recordOutput{sink: sink, scan: record.Scanner{MaxBytes: int(m.limits.RecordBytes)}, limit: int(m.limits.RecordBytes), most: m.limits.Records}
 }
 
 func (m *Module) offers(op string) error {
@@ -124,7 +132,8 @@ func (m *Module) offers(op string) error {
 }
 
 // describe runs torpor_describe and holds the answer against what the module exports.
-func (m *Module) describe(ctx context.Context) error {
+func (c *code) describe(ctx context.Context) error {
+	m := &Module{c, c.name}
 	refuse := func(format string, args ...any) error {
 		return &ModuleError{Module: m.name, Op: abi.OpDescribe, Reason: fmt.Sprintf(format, args...)}
 	}

@@ -11,8 +11,11 @@ import (
 const (
 	sectionCustom    = 0
 	sectionImport    = 2
+	sectionFunction  = 3
+	sectionTable     = 4
 	sectionMemory    = 5
 	sectionStart     = 8
+	sectionCode      = 10
 	sectionDataCount = 12
 	sectionTag       = 13
 
@@ -24,41 +27,47 @@ const (
 
 // checkSections refuses what the ABI forbids and wazero either allows or does not tell apart: it looks
 // at a module's outermost shape before anything is compiled.
-func (m *Module) checkSections() error {
-	wasm := m.wasm
+func (c *code) checkSections() error {
+	wasm := c.wasm
 	if len(wasm) < 8 || string(wasm[:4]) != "\x00asm" {
-		return m.refusal(abi.ErrCorrupt, "this is no WebAssembly module: it does not begin with \\0asm")
+		return c.refusal(abi.ErrCorrupt, "this is no WebAssembly module: it does not begin with \\0asm")
 	}
 	if string(wasm[4:8]) != "\x01\x00\x00\x00" {
-		return m.refusal(abi.ErrVersion, "a WebAssembly component or another binary version (% x); a core module of version 1 is needed", wasm[4:8])
+		return c.refusal(abi.ErrVersion, "a WebAssembly component or another binary version (% x); a core module of version 1 is needed", wasm[4:8])
 	}
 	for at := 8; at < len(wasm); {
 		id := wasm[at]
 		r := leb{b: wasm[at+1:]}
 		body := leb{b: r.bytes(r.uint())}
 		if r.short {
-			return m.refusal(abi.ErrCorrupt, "it is cut short: the section at offset %d goes on past the end", at)
+			return c.refusal(abi.ErrCorrupt, "it is cut short: the section at offset %d goes on past the end", at)
 		}
 		if entries := body; id != sectionCustom && id != sectionStart && id != sectionDataCount {
 			// wazero makes room for all entries before it reads the first; each takes a byte or more.
-			if n := entries.uint(); n > uint64(len(entries.b)) {
-				return m.refusal(abi.ErrCorrupt, "the section at offset %d has %d entries in %d bytes", at, n, len(entries.b))
+			n := entries.uint()
+			if n > uint64(len(entries.b)) {
+				return c.refusal(abi.ErrCorrupt, "the section at offset %d has %d entries in %d bytes", at, n, len(entries.b))
+			}
+			if n > maxSectionEntries && id != sectionFunction && id != sectionCode { // those are for package fuel to bound
+				return c.refusal(abi.ErrTooLarge, "the section at offset %d has %d entries; the limit is %d", at, n, maxSectionEntries)
 			}
 		}
 		at = len(wasm) - len(r.b)
 		var err error
 		switch id {
 		case sectionImport:
-			err = m.checkImports(&body)
+			err = c.checkImports(&body)
+		case sectionTable:
+			err = c.checkTable(&body)
 		case sectionMemory:
-			err = m.checkMemory(&body)
+			err = c.checkMemory(&body)
 		case sectionStart:
-			err = m.refusal(nil, "it has a start section; what must run first is %s", abi.ExportInitialize)
+			err = c.refusal(nil, "it has a start section; what must run first is %s", abi.ExportInitialize)
 		case sectionTag:
-			err = m.refusal(nil, "it uses exceptions, which serializers do not have")
+			err = c.refusal(nil, "it uses exceptions, which serializers do not have")
 		}
 		if err == nil && body.short {
-			err = m.refusal(abi.ErrCorrupt, "the section that ends at offset %d is damaged", at)
+			err = c.refusal(abi.ErrCorrupt, "the section that ends at offset %d is damaged", at)
 		}
 		if err != nil {
 			return err
@@ -68,7 +77,7 @@ func (m *Module) checkSections() error {
 }
 
 // checkImports refuses imports of anything but functions; those are looked at when they are compiled.
-func (m *Module) checkImports(r *leb) error {
+func (c *code) checkImports(r *leb) error {
 	for n := r.uint(); n > 0 && !r.short; n-- {
 		from, name := r.bytes(r.uint()), r.bytes(r.uint())
 		kind := r.byte()
@@ -88,13 +97,48 @@ func (m *Module) checkImports(r *leb) error {
 		if r.short {
 			break
 		}
-		return m.refusal(nil, "it imports %s, %s.%s; a serializer imports functions only and owns its memory", what, from, name)
+		return c.refusal(nil, "it imports %s, %s.%s; a serializer imports functions only and owns its memory", what, from, name)
+	}
+	return nil
+}
+
+// tables is what a module's tables begin with and may grow to, all together.
+type tables struct {
+	least, most uint64 // elements
+	unbounded   bool   // one declares no maximum
+}
+
+// checkTable refuses tables that begin above the limit; wazero would make them without a look.
+func (c *code) checkTable(r *leb) error {
+	for n := r.uint(); n > 0 && !r.short; n-- {
+		if kind := r.byte(); kind == 0x63 || kind == 0x64 { // a reference to a type that follows
+			r.uint()
+		} else if kind == 0x40 { // with an initial value
+			return c.refusal(abi.ErrVersion, "one of its tables has an initial value, which is of a later WebAssembly")
+		}
+		flags := r.byte()
+		least := r.uint()
+		c.tables.least += min(least, 1<<32)
+		if flags&1 != 0 {
+			c.tables.most += min(r.uint(), 1<<32)
+		} else {
+			c.tables.unbounded = true
+		}
+		if r.short {
+			break
+		}
+		if flags > 1 {
+			return c.refusal(nil, "one of its tables is shared or of 64 bits; a serializer's is neither")
+		}
+		if limit := uint64(c.limits.TableElements); c.tables.least > limit {
+			return c.refusal(abi.ErrTooLarge, "its tables begin with %d elements; the limit is %d", c.tables.least, limit)
+		}
 	}
 	return nil
 }
 
 // checkMemory refuses a memory that begins above the limit, or is shared or of 64 bits.
-func (m *Module) checkMemory(r *leb) error {
+func (c *code) checkMemory(r *leb) error {
 	for n := r.uint(); n > 0 && !r.short; n-- {
 		flags := r.byte()
 		pages := r.uint()
@@ -105,10 +149,10 @@ func (m *Module) checkMemory(r *leb) error {
 			break
 		}
 		if flags > 1 {
-			return m.refusal(nil, "its memory is shared or of 64 bits; a serializer's is neither")
+			return c.refusal(nil, "its memory is shared or of 64 bits; a serializer's is neither")
 		}
-		if limit := uint64(m.host.limits.MemoryBytes / wasmPage); pages > limit {
-			return m.refusal(abi.ErrTooLarge, "it begins with %d pages of memory (64 KiB each); the limit is %d", pages, limit)
+		if limit := uint64(c.limits.MemoryBytes / wasmPage); pages > limit {
+			return c.refusal(abi.ErrTooLarge, "it begins with %d pages of memory (64 KiB each); the limit is %d", pages, limit)
 		}
 	}
 	return nil

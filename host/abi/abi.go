@@ -126,3 +126,9 @@ type Failure struct {
 	Path   string `cbor:"path,omitempty"`   // where in the state, for people
 	Offset uint64 `cbor:"offset,omitempty"` // byte offset in the input of this call
 }
+
+// GroupKey is the key of a context's value that names a group: calls of serializers that run at the same
+// time and wait for one another, such as a save and its proof. A host that bounds how many calls run at
+// once counts those whose contexts have the same value as one. The value must be comparable and unlike
+// that of any other group.
+type GroupKey struct{}

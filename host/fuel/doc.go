@@ -5,7 +5,8 @@
 // ends itself. [Instrument] gives a copy of a module with one more global, exported as [DefaultExport]:
 // the fuel that is left, an i64. The code takes from it what it is about to do and traps when it is
 // below zero. The host sets the global before it calls the guest, may look at it and set it anew
-// whenever the guest calls the host, and reads afterwards what was used. Package host does not do so yet.
+// whenever the guest calls the host, and reads afterwards what was used. [Info] also tells whether, and by
+// which globals, an instance can be put back into a state it had before.
 //
 // # What costs how much
 //

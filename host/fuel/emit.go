@@ -4,6 +4,7 @@ package fuel
 const (
 	typeI32   = 0x7f
 	typeI64   = 0x7e
+	typeF64   = 0x7c // f32 stands between
 	typeEmpty = 0x40
 )
 

@@ -127,7 +127,11 @@ const (
 	opI32Eqz       = 0x45
 	opI32Ne        = 0x47
 	opI64LtS       = 0x53
+	opI32Add       = 0x6a
+	opI32Mul       = 0x6c
+	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
+	opI64Mul       = 0x7e
 	opI64Shl       = 0x86
 	opI64ShrU      = 0x88
 	opI64ExtendU   = 0xad
@@ -154,6 +158,9 @@ const (
 	miscTableSize  = 16
 	miscTableFill  = 17
 )
+
+// vectorConst is v128.const, behind the prefix opVector.
+const vectorConst = 0x0c
 
 // scan reads the code of the module's i-th own function.
 func (f *function) scan(m *module, i int) error {
@@ -379,6 +386,7 @@ func (f *function) instruction(r *reader) error {
 		}
 		f.cost(1)
 	case op == opTableGet || op == opTableSet || op == opRefFunc:
+		f.m.keeps = f.m.keeps || op == opTableSet
 		r.u32()
 		f.cost(1)
 	case op >= opI32Load && op <= opI64Store32:
@@ -561,16 +569,20 @@ func (f *function) misc(r *reader, start int) error {
 		r.zero()
 		f.measured(markSize, start, r.at)
 	case miscTableInit, miscTableCopy:
+		f.m.keeps = true
 		r.u32()
 		r.u32()
 		f.measured(markItems, start, r.at)
 	case miscTableFill:
+		f.m.keeps = true
 		r.u32()
 		f.measured(markItems, start, r.at)
 	case miscTableGrow:
+		f.m.keeps, f.m.grows = true, true
 		r.u32()
 		f.measured(markGrow, start, r.at)
 	case miscDataDrop, miscElemDrop, miscTableSize:
+		f.m.keeps = f.m.keeps || op != miscTableSize
 		r.u32()
 		f.cost(1)
 	default:
@@ -593,7 +605,7 @@ func (f *function) vector(r *reader, start int) error {
 	switch {
 	case op <= 0x0b || op == 0x5c || op == 0x5d: // load and store
 		r.memory()
-	case op == 0x0c || op == 0x0d: // v128.const, i8x16.shuffle
+	case op == vectorConst || op == 0x0d: // v128.const, i8x16.shuffle
 		r.bytes(16)
 	case op >= 0x15 && op <= 0x22: // lanes
 		r.byte()

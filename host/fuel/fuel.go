@@ -1,6 +1,13 @@
 package fuel
 
-import "math"
+import (
+	"math"
+	"strconv"
+)
+
+// Version is that of the rules by which modules are rewritten: it changes whenever the same module and
+// options give another result.
+const Version = 1
 
 // DefaultExport is the name under which a module's counter is exported if [Options] name none.
 const DefaultExport = "torpor_fuel"
@@ -50,7 +57,20 @@ type Info struct {
 	Charges   int    // places at which the counter is lowered
 	BytesIn   int    // size of the module
 	BytesOut  int    // size of the instrumented module
+
+	// Variables is how many of the module's own globals are variables: they are exported too, as the
+	// counter's name with ".0" and so on behind it. With them and its memory an instance can be put back
+	// into a state it had before, unless Keeps says otherwise.
+	Variables int
+	// Keeps tells that a call may change more than memory and Variables: a table, a global that holds a
+	// vector or a reference, or which data and elements were dropped. Then no variable is exported.
+	Keeps bool
+	// GrowsTables tells that the code can make a table grow.
+	GrowsTables bool
 }
+
+// MaxVariables is how many variables are exported; a module with more is said to keep some.
+const MaxVariables = 1_000
 
 // Instrument gives a copy of the module that counts fuel. See the package's comment for what it costs
 // and guarantees. wasm is not changed and not kept; the same bytes and options always give the same
@@ -59,8 +79,8 @@ type Info struct {
 // The module need not have been validated: what is not WebAssembly gives an error, never a panic. But
 // Instrument does not check types, so the result must be validated as any module must, by compiling it.
 //
-// Errors wrap abi.ErrCorrupt for bytes that are no module and for one that exports the counter's name
-// already, abi.ErrVersion for sections and instructions that are not known, and abi.ErrTooLarge for a
+// Errors wrap abi.ErrCorrupt for bytes that are no module and for one that exports the counter's name, or
+// one that begins with it and a point, abi.ErrVersion for sections and instructions that are not known, and abi.ErrTooLarge for a
 // limit; they tell the function, by its index, and the offset in wasm.
 func Instrument(wasm []byte, opt Options) ([]byte, Info, error) {
 	if opt.Export == "" {
@@ -83,6 +103,13 @@ func Instrument(wasm []byte, opt Options) ([]byte, Info, error) {
 		return nil, Info{}, err
 	}
 	info.Charges = e.charges
+	if len(m.mutable) > MaxVariables {
+		m.keeps = true
+	}
+	if m.keeps {
+		m.mutable = nil
+	}
+	info.Variables, info.Keeps, info.GrowsTables = len(m.mutable), m.keeps, m.grows
 	out := m.assemble(opt, code, &e)
 	if len(out) > MaxResultBytes {
 		return nil, Info{}, tooLarge("bytes of the instrumented module", len(out), MaxResultBytes)
@@ -117,14 +144,17 @@ func (m *module) assemble(opt Options, code []byte, e *emitter) []byte {
 	var global, export []byte
 	global = append(global, typeI64, 1, opI64Const)
 	global = append(appendInt(global, opt.Initial), opEnd)
-	export = append(appendUint(export, uint64(len(opt.Export))), opt.Export...)
-	export = appendUint(append(export, kindGlobal), uint64(m.globals))
+	export = appendExport(export, opt.Export, m.globals)
+	for i, global := range m.mutable {
+		export = appendExport(export, Variable(opt.Export, i), global)
+	}
+	exports := 1 + len(m.mutable)
 	// A section that is missing comes before the first that must follow it or, if there is none, behind
 	// the last that must precede it: custom sections at the end stay there.
 	missing := []struct {
 		id      byte
 		content []byte
-	}{{sectionGlobal, append([]byte{1}, global...)}, {sectionExport, append([]byte{1}, export...)}}
+	}{{sectionGlobal, append([]byte{1}, global...)}, {sectionExport, append(appendUint(nil, uint64(exports)), export...)}}
 	last := -1
 	for i, s := range m.sections {
 		if s.id != sectionCustom {
@@ -159,7 +189,7 @@ func (m *module) assemble(opt Options, code []byte, e *emitter) []byte {
 		case sectionGlobal:
 			out = appendSection(out, s.id, m.grow(s, uint64(m.defined)+1, global))
 		case sectionExport:
-			out = appendSection(out, s.id, m.grow(s, uint64(m.exports)+1, export))
+			out = appendSection(out, s.id, m.grow(s, uint64(m.exports+exports), export))
 		case sectionCode:
 			out = appendSection(out, s.id, code)
 		default:
@@ -170,6 +200,14 @@ func (m *module) assemble(opt Options, code []byte, e *emitter) []byte {
 		out = appendSection(out, add.id, add.content)
 	}
 	return out
+}
+
+// Variable is the name under which the i-th variable of a module is exported, beside the counter's.
+func Variable(export string, i int) string { return export + "." + strconv.Itoa(i) }
+
+func appendExport(dst []byte, name string, global uint32) []byte {
+	dst = append(appendUint(dst, uint64(len(name))), name...)
+	return appendUint(append(dst, kindGlobal), uint64(global))
 }
 
 // grow gives the content of a section with more entries behind it, which make it n.

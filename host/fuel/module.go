@@ -67,6 +67,9 @@ type module struct {
 	defined  uint32   // how many of them are the module's own
 	exports  int
 	bodies   []body
+	mutable  []uint32 // indices of the module's own globals that are variables of a number type
+	keeps    bool     // what a call changes may be out of the reach of memory and of those globals
+	grows    bool     // a table may grow
 }
 
 // body is one function's code in the module.
@@ -128,7 +131,7 @@ func parse(wasm []byte, export string) (*module, error) {
 			return nil, err
 		}
 		switch s.id {
-		case sectionType, sectionImport, sectionFunction, sectionExport, sectionCode: // read to their end
+		case sectionType, sectionImport, sectionFunction, sectionGlobal, sectionExport, sectionCode: // read to their end
 			if content.left() > 0 {
 				content.fail("the section goes on past its last entry")
 			}
@@ -161,9 +164,7 @@ func (m *module) read(id byte, r *reader, export string) error {
 			m.funcs = append(m.funcs, m.typeIndex(r))
 		}
 	case sectionGlobal:
-		m.defined = uint32(r.count())
-		m.globals += m.defined
-		return nil // the rest is kept as it is
+		return m.readGlobals(r)
 	case sectionExport:
 		return m.readExports(r, export)
 	case sectionCode:
@@ -267,6 +268,72 @@ func (m *module) readImports(r *reader) error {
 	return nil
 }
 
+func (m *module) readGlobals(r *reader) error {
+	m.defined = uint32(r.count())
+	for i := range m.defined {
+		if r.bad() {
+			break
+		}
+		number := false
+		if r.left() > 0 {
+			number = r.b[r.at] >= typeF64 && r.b[r.at] <= typeI32
+		}
+		r.valueType()
+		if r.byte() == 1 { // a variable
+			if number {
+				m.mutable = append(m.mutable, m.globals+i)
+			} else {
+				m.keeps = true
+			}
+		}
+		if err := m.readConstant(r); err != nil {
+			return err
+		}
+	}
+	m.globals += m.defined
+	return nil
+}
+
+// readConstant reads past a constant expression. Whether it is one of the right type is wazero's matter.
+func (m *module) readConstant(r *reader) error {
+	for !r.bad() {
+		at := r.at
+		switch op := r.byte(); {
+		case op == opEnd:
+			return nil
+		case op == opGlobalGet || op == opRefFunc:
+			r.u32()
+		case op == opI32Const:
+			r.sint(32)
+		case op == opI64Const:
+			r.sint(64)
+		case op == opF32Const:
+			r.bytes(4)
+		case op == opF64Const:
+			r.bytes(8)
+		case op == opRefNull:
+			r.sint(33)
+		case op >= opI32Add && op <= opI32Mul || op >= opI64Add && op <= opI64Mul:
+		case op == opVector:
+			if sub := r.u32(); !r.bad() && sub != vectorConst {
+				return fmt.Errorf("fuel: globals, offset %#x: instruction %#x %#x is not known in a constant: %w", at, op, sub, abi.ErrVersion)
+			}
+			r.bytes(16)
+		default:
+			if !r.bad() {
+				return fmt.Errorf("fuel: globals, offset %#x: instruction %#x is not known in a constant: %w", at, op, abi.ErrVersion)
+			}
+		}
+	}
+	return nil
+}
+
+// reserved reports whether name is one that the counter, or a variable told by [Info.Variables], would have.
+func reserved(name, export string) bool {
+	rest, ok := strings.CutPrefix(name, export)
+	return ok && (rest == "" || rest[0] == '.')
+}
+
 func (m *module) readExports(r *reader, export string) error {
 	m.exports = r.count()
 	for n := m.exports; n > 0 && !r.bad(); n-- {
@@ -277,8 +344,8 @@ func (m *module) readExports(r *reader, export string) error {
 		if r.bad() {
 			break
 		}
-		if string(name) == export {
-			return fmt.Errorf("fuel: exports, offset %#x: the module exports %q, the name of the fuel counter: %w", at, name, abi.ErrCorrupt)
+		if reserved(string(name), export) {
+			return fmt.Errorf("fuel: exports, offset %#x: the module exports %q; that name is kept for the fuel counter: %w", at, name, abi.ErrCorrupt)
 		}
 		if kind == kindGlobal && i >= m.globals {
 			r.fail(fmt.Sprintf("there is no global %d", i))

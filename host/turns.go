@@ -1,0 +1,88 @@
+package host
+
+import (
+	"context"
+	"sync"
+
+	"github.com/torpor-run/torpor/host/abi"
+)
+
+// turns bounds how many calls run at once. Calls of a group count as one: they wait for one another, so
+// that one that runs and one that waits for its turn would wait for ever.
+type turns struct {
+	free   chan struct{} // holds what may be taken
+	mu     *sync.Mutex
+	groups map[any]*group
+}
+
+// group is the calls that have one turn together.
+type group struct {
+	calls int
+	ready chan struct{} // closed once the turn has come, or will not
+	err   error         // why it will not
+}
+
+func newTurns(n int) turns {
+	t := turns{free: make(chan struct{}, n), mu: new(sync.Mutex), groups: map[any]*group{}}
+	for range n {
+		t.free <- struct{}{}
+	}
+	return t
+}
+
+// take waits for a turn, which the caller gives back. The error is ctx's, or that of the call of its
+// group that waited for all.
+func (t turns) take(ctx context.Context) (giveBack func(), err error) {
+	key := ctx.Value(abi.GroupKey{})
+	if key == nil {
+		if err := t.wait(ctx); err != nil {
+			return nil, err
+		}
+		return func() { t.free <- struct{}{} }, nil
+	}
+	t.mu.Lock()
+	g, first := t.groups[key], false
+	if g == nil {
+		g, first = &group{ready: make(chan struct{})}, true
+		t.groups[key] = g
+	}
+	g.calls++
+	t.mu.Unlock()
+	if first {
+		g.err = t.wait(ctx)
+		close(g.ready)
+	}
+	select {
+	case <-g.ready:
+		err = g.err
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		t.leave(key, g)
+		return nil, err
+	}
+	return func() { t.leave(key, g) }, nil
+}
+
+func (t turns) wait(ctx context.Context) error {
+	select {
+	case <-t.free:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// leave takes a call out of its group; the last one gives the turn back.
+func (t turns) leave(key any, g *group) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if g.calls--; g.calls > 0 {
+		return
+	}
+	delete(t.groups, key)
+	if g.err == nil {
+		t.free <- struct{}{}
+	}
+}
