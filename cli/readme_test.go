@@ -26,7 +26,7 @@ func rows(t *testing.T, text, first string) []map[string]string {
 		line = strings.ReplaceAll(strings.TrimSpace(line), `\|`, "\x00")
 		all := strings.Split(strings.Trim(line, "|"), "|")
 		for i, c := range all {
-			all[i] = strings.ReplaceAll(strings.Trim(c, " `¹"), "\x00", "|")
+			all[i] = strings.ReplaceAll(strings.Trim(c, " `¹²"), "\x00", "|")
 		}
 		return all
 	}
@@ -80,11 +80,12 @@ func TestREADMESettingsTable(t *testing.T) {
 	if len(told) != len(table) {
 		t.Errorf("README.md tells of %d settings, there are %d", len(told), len(table))
 	}
-	// What may stand under a service is marked.
+	// What may stand under a service, or a module, is marked.
 	for _, s := range table {
-		marked := strings.Contains(readme(t), fmt.Sprintf("| `%s` ¹ |", s.key))
-		if marked != s.perService {
-			t.Errorf("%s may stand under a service: %v, README.md says %v", s.key, s.perService, marked)
+		for mark, is := range map[string]bool{"¹": s.perService, "²": s.perModule} {
+			if marked := strings.Contains(readme(t), fmt.Sprintf("| `%s` %s |", s.key, mark)); marked != is {
+				t.Errorf("%s may stand under a service or module: %v, README.md says %v", s.key, is, marked)
+			}
 		}
 	}
 }

@@ -198,7 +198,9 @@ func (h *house) openState(ctx context.Context, s *settings, logger *slog.Logger,
 		return fmt.Errorf("data folder %s: %w", s.Data, err)
 	}
 	h.closers = append(h.closers, func(context.Context) error { return dir.Close() })
-	wasm, err := host.New(ctx, host.Config{CacheDir: cacheDir(s), Logger: logger, Observer: m})
+	hosting := hostConfig(s, logger)
+	hosting.Observer = m
+	wasm, err := host.New(ctx, hosting)
 	if err != nil {
 		return err
 	}
@@ -211,8 +213,8 @@ func (h *house) openState(ctx context.Context, s *settings, logger *slog.Logger,
 		services[i].part.Serializer = records
 	}
 	cfg.Dir = dir
-	cfg.Compile = func(ctx context.Context, b []byte) (runtime.Serializer, error) {
-		return wasm.Compile(ctx, "kept", b)
+	cfg.Compile = func(ctx context.Context, name string, b []byte) (runtime.Serializer, error) {
+		return wasm.Compile(ctx, name, b)
 	}
 	return nil
 }

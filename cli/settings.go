@@ -20,6 +20,7 @@ import (
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
 
+	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/statedir"
 )
@@ -31,6 +32,7 @@ type setting struct {
 	def        string
 	localstack string // LocalStack's own name for it, weaker than TORPOR_*
 	perService bool   // may also stand under services.<name>
+	perModule  bool   // may also stand under modules.<name>
 	usage      string
 }
 
@@ -47,7 +49,7 @@ const maxGenerations = 1000
 
 // settingsTable is every setting there is. README.md has the same table, and a test compares them.
 func settingsTable() []setting {
-	return []setting{
+	return append([]setting{
 		{key: "listen", def: "127.0.0.1:4566", usage: "address and port to listen on; port 0 takes a free one"},
 		{key: "data", def: ".torpor", usage: "folder the state is kept in"},
 		{key: "cache", def: "", usage: "folder for compiled modules, private to this user (default: cache in the data folder)"},
@@ -66,7 +68,7 @@ func settingsTable() []setting {
 		{key: "generations", def: strconv.Itoa(statedir.DefaultKeep), usage: "how many full saves of each part are kept, the newest included"},
 		{key: "log_level", def: "info", usage: "debug, info, warn or error"},
 		{key: "log_format", def: "auto", usage: "auto (colour on a terminal), text or json"},
-	}
+	}, limitSettings()...)
 }
 
 func names[T ~string](all []T) string {
@@ -86,6 +88,8 @@ type settings struct {
 	LogLevel, LogFormat string
 	services            map[string]serviceSettings
 	base                serviceSettings
+	limits              host.Limits
+	modules             map[string]host.Limits // of modules that have some of their own
 }
 
 type serviceSettings struct {
@@ -237,7 +241,7 @@ func fromEnvironment(table []setting, environ []string, from origins) (koanf.Pro
 
 // checkFile refuses keys that are no settings.
 func checkFile(path string, table []setting, f *koanf.Koanf, known []string) error {
-	var global, per []string
+	var global, per, limits []string
 	for _, s := range table {
 		if s.key != configKey {
 			global = append(global, s.key)
@@ -245,22 +249,31 @@ func checkFile(path string, table []setting, f *koanf.Koanf, known []string) err
 		if s.perService {
 			per = append(per, s.key)
 		}
+		if s.perModule {
+			limits = append(limits, s.key)
+		}
 	}
 	for _, key := range f.Keys() {
 		rest, inService := strings.CutPrefix(key, "services.")
 		name, leaf, isLeaf := strings.Cut(rest, ".")
 		empty := f.Get(key) == nil || f.Get(key) == "" || isEmptyMap(f.Get(key))
+		if rest, inModule := strings.CutPrefix(key, "modules."); inModule {
+			if _, leaf, _ := strings.Cut(rest, "."); !slices.Contains(limits, leaf) && !empty {
+				return fmt.Errorf("configuration file %s: %s is not known; a module may have %s", path, key, strings.Join(limits, ", "))
+			}
+			continue
+		}
 		switch {
 		case inService && !slices.Contains(known, name):
 			return fmt.Errorf("configuration file %s: services.%s: no such service; there are %s", path, name, strings.Join(known, ", "))
-		case (inService && !isLeaf || key == "services") && empty: // all of it is commented out
+		case (inService && !isLeaf || key == "services" || key == "modules") && empty: // all of it is commented out
 			continue
 		case inService && !isLeaf, key == "services":
 			return fmt.Errorf("configuration file %s: %s is %v; it must hold settings, such as %s", path, key, f.Get(key), per[0])
 		case inService && !slices.Contains(per, leaf):
 			return fmt.Errorf("configuration file %s: %s is not known; a service may have %s", path, key, strings.Join(per, ", "))
 		case !inService && !slices.Contains(global, key):
-			return fmt.Errorf("configuration file %s: %s is not known; there are %s, services", path, key, strings.Join(global, ", "))
+			return fmt.Errorf("configuration file %s: %s is not known; there are %s, services, modules", path, key, strings.Join(global, ", "))
 		}
 		switch v := f.Get(key).(type) {
 		case []any, map[string]any:
@@ -313,7 +326,7 @@ func parseSettings(k *koanf.Koanf, known []string, from origins) (*settings, err
 			return nil, err
 		}
 	}
-	return s, nil
+	return s, s.parseLimits(k, from)
 }
 
 // parseService reads a service's settings, each falling back to the one for all services.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/runtime"
 )
 
@@ -98,6 +100,16 @@ func TestSettingsEverywhere(t *testing.T) {
 		{"compression", "zstd", func(s *settings) any { return s.base.Compression }, "zstd"},
 		{"generations", "5", func(s *settings) any { return s.Generations }, 5},
 		{"drain_timeout", "7", func(s *settings) any { return s.DrainTimeout }, 7 * time.Second},
+		{"limit_size", "2MiB", func(s *settings) any { return s.limits.ModuleBytes }, int64(2 << 20)},
+		{"limit_memory", "1GiB", func(s *settings) any { return s.limits.MemoryBytes }, int64(1 << 30)},
+		{"limit_table", "17", func(s *settings) any { return s.limits.TableElements }, int64(17)},
+		{"limit_time", "90", func(s *settings) any { return s.limits.CallTime }, 90 * time.Second},
+		{"limit_fuel", "5e9", func(s *settings) any { return s.limits.CallFuel }, int64(5_000_000_000)},
+		{"limit_slice", "4000000000000000000", func(s *settings) any { return s.limits.SliceFuel }, int64(host.MaxSliceFuel)},
+		{"limit_output", "4TiB", func(s *settings) any { return s.limits.OutputBytes }, int64(host.MaxOutputBytes)},
+		{"limit_records", "1", func(s *settings) any { return s.limits.Records }, int64(1)},
+		{"limit_record", "1024", func(s *settings) any { return s.limits.RecordBytes }, int64(1024)},
+		{"limit_log_lines", "10000", func(s *settings) any { return s.limits.LogLines }, int64(10_000)},
 		{"log_level", "WARN", func(s *settings) any { return s.LogLevel }, "warn"},
 		{"log_format", "json", func(s *settings) any { return s.LogFormat }, "json"},
 	} {
@@ -122,6 +134,51 @@ func TestSettingsEverywhere(t *testing.T) {
 				check("LocalStack's variable", nil, []string{s.localstack + "=" + c.value}, "")
 			}
 		}
+	}
+}
+
+// TestSettingsPerModule: a module's own limits, and the others from those for all.
+func TestSettingsPerModule(t *testing.T) {
+	s, _, err := read(t, nil, []string{"TORPOR_LIMIT_TIME=30"}, `
+limit_memory: 512MiB
+modules:
+  orders:
+    limit_memory: 64 MiB
+    limit_log_lines: 7
+  empty:
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := s.limits
+	want.MemoryBytes, want.LogLines = 64<<20, 7
+	if s.limits.MemoryBytes != 512<<20 || s.limits.CallTime != 30*time.Second || s.modules["orders"] != want {
+		t.Errorf("for all %+v, for orders %+v", s.limits, s.modules["orders"])
+	}
+	if _, err := host.New(t.Context(), hostConfig(s, slog.New(slog.DiscardHandler))); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLimitsOutOfBounds: every limit is refused below its minimum, above its maximum, and where it is no
+// number, with what is allowed. Its default is told as it can be given.
+func TestLimitsOutOfBounds(t *testing.T) {
+	for _, m := range limitTable() {
+		b := m.bound(&host.Limits{})
+		for _, v := range []int64{b.Min, b.Default, b.Max} {
+			if _, _, err := read(t, []string{"--" + (setting{key: m.key}).flag(), m.unit.format(v)}, nil, ""); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, v := range []string{m.unit.format(b.Min - 1), m.unit.format(b.Max) + "0", "-1", "1.5x", "", "9e99", "NaN", "0x10", "99999999999TiB"} {
+			_, _, err := read(t, nil, nil, "modules: {orders: {"+m.key+": '"+v+"'}}")
+			if err == nil || !strings.Contains(err.Error(), "modules.orders."+m.key) || !strings.Contains(err.Error(), m.unit.format(b.Max)) {
+				t.Errorf("%s %q: %v", m.key, v, err)
+			}
+		}
+	}
+	if len(limitTable()) != len((&host.Limits{}).Bounds()) {
+		t.Error("not every limit can be configured")
 	}
 }
 

@@ -187,10 +187,10 @@ type running struct {
 	out     output
 	arg     []byte
 	time    int64 // the wall clock
-	done    <-chan struct{}
 	context context.Context
 	piece   int   // the most that next may give
 	granted int64 // what the fuel counter was set to
+	unseen  int   // how often the guest has come to the host since
 	logged  int64
 	cost    CallCost
 	export  string // that was called last
@@ -200,7 +200,18 @@ type running struct {
 	failure *GuestError
 }
 
-type runningKey struct{}
+// callContext is the context of a call's guest, from which host functions take the call.
+type callContext struct {
+	context.Context
+	running *running
+}
+
+// A guest's fuel is looked at when it comes to the host for the maxUnseen-th time since the last look,
+// and at the next time after it has moved seenBytes: a look costs as much as a small record.
+const (
+	maxUnseen = 16
+	seenBytes = 4 << 10
+)
 
 // call runs one export in an instance that is like a fresh one.
 func (m *Module) call(ctx context.Context, export string, call abi.Call, in input, out output) error {
@@ -210,7 +221,7 @@ func (m *Module) call(ctx context.Context, export string, call abi.Call, in inpu
 	defer context.AfterFunc(m.host.closing, func() { cancel(errClosed) })()
 
 	r := &running{module: m, op: call.Op, in: in, out: out, time: call.Time, piece: cmp.Or(m.host.piece, math.MaxInt)}
-	r.done, r.context = ctx.Done(), ctx
+	r.context = ctx
 	if err := m.host.begin(); err != nil {
 		r.fail(r.breach(err.Error(), err))
 	} else {
@@ -239,7 +250,7 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	ctx, stop := context.WithTimeoutCause(ctx, limits.CallTime,
 		&ModuleError{Module: r.module.name, Op: call.Op, Reason: fmt.Sprintf("it ran for longer than %v", limits.CallTime), Err: abi.ErrTooLarge})
 	defer stop()
-	r.done, r.context = ctx.Done(), ctx
+	r.context = ctx
 	if ctx.Err() != nil {
 		r.fail(r.stopped())
 		return
@@ -253,7 +264,7 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 		r.fail(r.breach(fmt.Sprintf("the call's settings make it %d bytes; the limit is %d", len(r.arg), maxCallBytes), abi.ErrTooLarge))
 		return
 	}
-	ctx = context.WithValue(ctx, runningKey{}, r)
+	ctx = &callContext{ctx, r}
 	if r.inst = r.module.acquire(ctx, r); r.inst == nil {
 		return
 	}
@@ -295,7 +306,7 @@ func (r *running) enter(ctx context.Context, export string) (int32, error) {
 // grant lets the guest go on for a slice.
 func (r *running) grant() {
 	limits := &r.module.limits
-	r.granted = min(limits.SliceFuel, limits.CallFuel-r.cost.Fuel)
+	r.unseen, r.granted = 0, min(limits.SliceFuel, limits.CallFuel-r.cost.Fuel)
 	r.inst.counter.Set(uint64(r.granted))
 }
 
@@ -355,14 +366,18 @@ func (r *running) abort(err error) {
 	panic(errAbort)
 }
 
-// come is the guest coming to the host: the call ends if its context is done or its fuel spent, and
-// otherwise has a new slice when it goes on.
+// come is the guest coming to the host: the call ends if its context is done, or its fuel spent.
 func (r *running) come(to string) {
-	select {
-	case <-r.done:
+	if r.context.Err() != nil {
 		r.abort(r.stopped())
-	default:
 	}
+	if r.unseen++; r.unseen >= maxUnseen {
+		r.look(to)
+	}
+}
+
+// look takes account of the guest's fuel and lets it go on for another slice.
+func (r *running) look(to string) {
 	left := int64(r.inst.counter.Get())
 	r.cost.Fuel += r.granted - max(left, 0)
 	r.granted = max(left, 0)
@@ -370,6 +385,13 @@ func (r *running) come(to string) {
 		r.abort(r.spent(", before it called " + to))
 	}
 	r.grant()
+}
+
+// moved notes that n bytes went in or out.
+func (r *running) moved(n int) {
+	if n >= seenBytes {
+		r.unseen = maxUnseen
+	}
 }
 
 // stopped is the error of a call whose context is done.
@@ -410,7 +432,7 @@ type hostFunc struct {
 
 // on makes a host function of a method of the call under way.
 func on(f func(*running, []uint64)) api.GoModuleFunc {
-	return func(ctx context.Context, _ api.Module, stack []uint64) { f(ctx.Value(runningKey{}).(*running), stack) }
+	return func(ctx context.Context, _ api.Module, stack []uint64) { f(ctx.(*callContext).running, stack) }
 }
 
 // imports are the functions of a namespace that a module may import.
@@ -443,6 +465,7 @@ func (r *running) next(stack []uint64) {
 		r.abort(err)
 	}
 	r.cost.Input += int64(n)
+	r.moved(n)
 	result := int64(n)
 	if ended {
 		r.ended = true
@@ -458,6 +481,7 @@ func (r *running) emit(stack []uint64) {
 	r.inCall(abi.ImportEmit)
 	p := r.memory("what it emitted", uint32(stack[0]), uint32(stack[1]))
 	r.cost.Output += int64(len(p))
+	r.moved(len(p))
 	if limit := r.module.limits.OutputBytes; r.cost.Output > limit {
 		r.abort(r.breach(fmt.Sprintf("it emitted more than %d bytes", limit), abi.ErrTooLarge))
 	}

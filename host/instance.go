@@ -65,8 +65,8 @@ func (i *instance) close(ctx context.Context) error { return i.module.Close(ctx)
 
 // initialize makes the first instance and notes what all begin with.
 func (c *code) initialize(ctx context.Context) error {
-	r := &running{module: &Module{c, c.name}, op: opCompile, done: ctx.Done(), context: ctx}
-	ctx = context.WithValue(ctx, runningKey{}, r)
+	r := &running{module: &Module{c, c.name}, op: opCompile, context: ctx}
+	ctx = &callContext{ctx, r}
 	if r.inst = r.module.fresh(ctx, r); r.inst == nil {
 		return r.err
 	}

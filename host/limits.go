@@ -26,8 +26,8 @@ const (
 	MaxOutputBytes     = 1 << 42
 
 	MinRecords     = 1
-	DefaultRecords = 1 << 32
-	MaxRecords     = 1 << 42
+	DefaultRecords = 4_000_000_000
+	MaxRecords     = 4_000_000_000_000
 
 	MinCallTime     = 100 * time.Millisecond
 	DefaultCallTime = 10 * time.Minute
@@ -35,11 +35,11 @@ const (
 
 	MinCallFuel     = 1_000_000
 	DefaultCallFuel = 2_000_000_000_000
-	MaxCallFuel     = 1 << 62
+	MaxCallFuel     = 4_000_000_000_000_000_000
 
 	MinSliceFuel     = 1_000_000
 	DefaultSliceFuel = 4_000_000_000
-	MaxSliceFuel     = 1 << 62
+	MaxSliceFuel     = 4_000_000_000_000_000_000
 
 	MinLogLines     = 1
 	DefaultLogLines = 100
@@ -58,7 +58,8 @@ const (
 // and maximum is an error of [New].
 //
 // Fuel is what a guest computes, an instruction costing about one unit (package fuel). The count depends
-// on the module and its input alone. A machine does some billion units a second.
+// on the module and its input alone. A machine does some billion units a second. The host takes a look at
+// each 16th call of an import at the latest, and at the first after 4 KiB were moved.
 type Limits struct {
 	MemoryBytes   int64         // guest memory of one call
 	ModuleBytes   int64         // size of the .wasm
@@ -68,19 +69,20 @@ type Limits struct {
 	Records       int64         // records that one call may emit
 	CallTime      time.Duration // one call, by the wall clock; looked at whenever the guest calls the host
 	CallFuel      int64         // what one call may compute
-	SliceFuel     int64         // what it may compute between two calls of the host, during which nothing can end it
+	SliceFuel     int64         // what it may compute without a look at it, during which nothing can end it
 	LogLines      int64         // log lines one call may write
 }
 
-// bound is one field of Limits.
-type bound struct {
-	name          string
-	value         *int64
-	min, def, max int64
+// Bound is one field of [Limits] and what it may be. Durations are in nanoseconds.
+type Bound struct {
+	Name              string
+	Value             *int64
+	Min, Default, Max int64
 }
 
-func (l *Limits) bounds() []bound {
-	return []bound{
+// Bounds gives all fields, which can be read and set by it.
+func (l *Limits) Bounds() []Bound {
+	return []Bound{
 		{"MemoryBytes", &l.MemoryBytes, MinMemoryBytes, DefaultMemoryBytes, MaxMemoryBytes},
 		{"ModuleBytes", &l.ModuleBytes, MinModuleBytes, DefaultModuleBytes, MaxModuleBytes},
 		{"TableElements", &l.TableElements, MinTableElements, DefaultTableElements, MaxTableElements},
@@ -96,16 +98,16 @@ func (l *Limits) bounds() []bound {
 
 // withDefaults fills fields that are 0 from base, then from the defaults, and checks all.
 func (l Limits) withDefaults(base Limits) (Limits, error) {
-	from := base.bounds()
-	for i, f := range l.bounds() {
-		if *f.value == 0 {
-			*f.value = *from[i].value
+	from := base.Bounds()
+	for i, f := range l.Bounds() {
+		if *f.Value == 0 {
+			*f.Value = *from[i].Value
 		}
-		if *f.value == 0 {
-			*f.value = f.def
+		if *f.Value == 0 {
+			*f.Value = f.Default
 		}
-		if *f.value < f.min || *f.value > f.max {
-			return l, fmt.Errorf("host: limit %s is %d; it may be %d to %d", f.name, *f.value, f.min, f.max)
+		if *f.Value < f.Min || *f.Value > f.Max {
+			return l, fmt.Errorf("host: limit %s is %d; it may be %d to %d", f.Name, *f.Value, f.Min, f.Max)
 		}
 	}
 	return l, nil

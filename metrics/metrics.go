@@ -33,6 +33,7 @@ type Metrics struct {
 	corrupt                   *prometheus.CounterVec
 	compile, call             *prometheus.HistogramVec
 	memory                    *prometheus.GaugeVec
+	fuel                      *prometheus.CounterVec
 	requests                  *prometheus.CounterVec
 	requestDuration           *prometheus.HistogramVec
 }
@@ -74,6 +75,8 @@ func New(reg prometheus.Registerer, build Build) (*Metrics, error) {
 		corrupt:       counter("torpor_corrupt_files_total", "Generations found damaged and moved aside.", "service", "part"),
 		compile:       durations("torpor_module_compile_duration_seconds", "How long compiling a serializer module took, or loading it from the cache.", "module"),
 		call:          durations("torpor_module_call_duration_seconds", "How long a call of a serializer module took, waiting for its input and output included.", "module", "operation"),
+		fuel: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "torpor_module_fuel_total",
+			Help: "Units of fuel that calls of the serializer module used: about one for each instruction."}, []string{"module", "operation"}),
 		memory: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "torpor_module_memory_bytes",
 			Help: "Memory of the serializer module at the end of its last call, which is that call's high-water mark."}, []string{"module"}),
 		requests:        counter("torpor_gateway_requests_total", "Requests passed to a service, by status class of the answer.", "service", "code"),
@@ -84,7 +87,7 @@ func New(reg prometheus.Registerer, build Build) (*Metrics, error) {
 	info.Set(1)
 	var errs []error
 	for _, c := range []prometheus.Collector{m.restore, m.save, m.pause, m.saves, m.savedBytes, m.restoredBytes, m.failures, m.corrupt,
-		m.compile, m.call, m.memory, m.requests, m.requestDuration, info} {
+		m.compile, m.call, m.memory, m.fuel, m.requests, m.requestDuration, info} {
 		errs = append(errs, reg.Register(c))
 	}
 	return m, errors.Join(errs...)
@@ -184,6 +187,7 @@ func (m *Metrics) ModuleCalled(module, op string, c host.CallCost) {
 	}
 	m.call.WithLabelValues(module, op).Observe(c.Duration.Seconds())
 	m.memory.WithLabelValues(module).Set(float64(c.Memory))
+	m.fuel.WithLabelValues(module, op).Add(float64(c.Fuel))
 }
 
 // RequestServed counts one request to a service by its answer's status.

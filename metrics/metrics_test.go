@@ -175,8 +175,9 @@ func TestEventsMoveTheirSeries(t *testing.T) {
 		{"compile that failed", func(m *metrics.Metrics) { m.ModuleCompiled("records", 30*ms, abi.ErrVersion) },
 			map[string]float64{`torpor_failures_total{operation="compile",part="",reason="version",service=""}`: 1}},
 		{"call", func(m *metrics.Metrics) {
-			m.ModuleCalled("records", abi.OpSave, host.CallCost{Duration: 9 * ms, Memory: 65536, Input: 10, Output: 20})
+			m.ModuleCalled("records", abi.OpSave, host.CallCost{Duration: 9 * ms, Memory: 65536, Input: 10, Output: 20, Fuel: 30})
 		}, map[string]float64{
+			`torpor_module_fuel_total{module="records",operation="save"}`:                  30,
 			`torpor_module_call_duration_seconds_count{module="records",operation="save"}`: 1,
 			`torpor_module_call_duration_seconds_sum{module="records",operation="save"}`:   0.009,
 			`torpor_module_memory_bytes{module="records"}`:                                 65536,

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/abi/record"
 )
 
@@ -203,7 +204,9 @@ type pipeline struct {
 
 func newPipeline(ctx context.Context) *pipeline {
 	ctx, stop := context.WithCancelCause(ctx)
-	return &pipeline{ctx: ctx, stop: stop}
+	p := &pipeline{stop: stop}
+	p.ctx = context.WithValue(ctx, abi.GroupKey{}, p) // its serializers wait for one another
+	return p
 }
 
 // stage starts f. elapsed, if not nil, receives how long it ran.

@@ -213,7 +213,7 @@ func (s *Service) decoder(ctx context.Context, p *part, w statefile.Serializer) 
 	if err != nil {
 		return decoder{}, fmt.Errorf("%s, which %s %s does not read, and the module is not in the state directory: %w", written, d.Name, d.Version, err)
 	}
-	old, err := s.rt.compile(ctx, wasm)
+	old, err := s.rt.compile(ctx, w.Name, wasm)
 	if err != nil {
 		return decoder{}, fmt.Errorf("%s: %w", written, err)
 	}

@@ -26,8 +26,9 @@ type Config struct {
 	Dir      *statedir.Dir // nil: persistence is disabled, nothing is read or written
 	Services []ServiceConfig
 	// Compile makes a serializer of a module kept in the state directory, for states that the
-	// configured serializer does not read. nil: such states are refused.
-	Compile  func(ctx context.Context, wasm []byte) (Serializer, error)
+	// configured serializer does not read; name is the one it wrote into the state. nil: such states are
+	// refused.
+	Compile  func(ctx context.Context, name string, wasm []byte) (Serializer, error)
 	Logger   *slog.Logger // required
 	Observer Observer     // may be nil
 }
@@ -59,7 +60,7 @@ type PartConfig struct {
 // Runtime pauses and resumes the state of services. It is safe for concurrent use.
 type Runtime struct {
 	dir      *statedir.Dir
-	compile  func(context.Context, []byte) (Serializer, error)
+	compile  func(context.Context, string, []byte) (Serializer, error)
 	logger   *slog.Logger
 	observer Observer
 	services []*Service

@@ -235,7 +235,7 @@ func TestUnreadableStateIsLeftAlone(t *testing.T) {
 		"newer format": {disk: newerFormat, wants: abi.ErrVersion},
 		"other serializer, module missing": {next: func(l *life, c *runtime.Config) {
 			l.ser.name = "other"
-			c.Compile = func(context.Context, []byte) (runtime.Serializer, error) { panic("nothing to compile") }
+			c.Compile = func(context.Context, string, []byte) (runtime.Serializer, error) { panic("nothing to compile") }
 		}, wants: abi.ErrNotFound},
 		"other serializer, no compiler": {next: func(l *life, c *runtime.Config) { l.ser.name = "other" }, wants: abi.ErrVersion},
 		"serializer refuses":            {next: func(l *life, c *runtime.Config) { l.ser.loadErr = fmt.Errorf("%w: no", abi.ErrCorrupt) }, wants: abi.ErrCorrupt},
@@ -403,7 +403,7 @@ func TestOldStateIsReadByTheModuleThatWroteIt(t *testing.T) {
 	var compiled string
 	l = begin(t, fsys, func(l *life, c *runtime.Config) {
 		l.ser.name, l.ser.version = "successor", "9"
-		c.Compile = func(_ context.Context, wasm []byte) (runtime.Serializer, error) {
+		c.Compile = func(_ context.Context, _ string, wasm []byte) (runtime.Serializer, error) {
 			compiled = string(wasm)
 			return newPassThrough(), nil
 		}

@@ -100,7 +100,7 @@ func allTrue(b *record.Batch) *record.Batch {
 }
 
 // start loads the state that lies in a file system, as a program does that is started.
-func start(t *testing.T, fsys vfs.FS, serializer runtime.Serializer, compile func(context.Context, []byte) (runtime.Serializer, error)) (*live, *runtime.Service) {
+func start(t *testing.T, fsys vfs.FS, serializer runtime.Serializer, compile func(context.Context, string, []byte) (runtime.Serializer, error)) (*live, *runtime.Service) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger})
@@ -204,7 +204,7 @@ func TestGoldenFilesLoadAndMigrate(t *testing.T) {
 					put(t, disk, "state/api_states/s3/store.state", file)
 					put(t, disk, fmt.Sprintf("modules/%x.wasm", f.Header().Serializer.Digest), []byte(kept))
 					var compiled []string
-					part, svc := start(t, disk, c.serializer, func(_ context.Context, wasm []byte) (runtime.Serializer, error) {
+					part, svc := start(t, disk, c.serializer, func(_ context.Context, _ string, wasm []byte) (runtime.Serializer, error) {
 						compiled = append(compiled, string(wasm))
 						return module, nil
 					})

@@ -6,7 +6,7 @@ import (
 )
 
 // The Append functions add one CBOR item to dst, in the shortest form, and return the longer slice.
-// They never fail. AppendArray, AppendMap and AppendTag add a head; the items follow.
+// They never fail. Those of a head, AppendArray for one, are followed by what it announces.
 
 func appendHead(dst []byte, major byte, arg uint64) []byte {
 	switch {
@@ -53,6 +53,9 @@ func AppendBytes[T string | []byte](dst []byte, s T) []byte {
 // AppendBytesHead adds the head of a byte string of n bytes, which follow.
 func AppendBytesHead(dst []byte, n int) []byte { return appendHead(dst, majorBytes, uint64(n)) }
 
+// AppendTextHead adds the head of a text string of n bytes, which follow and should be UTF-8.
+func AppendTextHead(dst []byte, n int) []byte { return appendHead(dst, majorText, uint64(n)) }
+
 // AppendArray adds the head of an array of n items.
 func AppendArray(dst []byte, n int) []byte { return appendHead(dst, majorArray, uint64(n)) }
 
@@ -72,3 +75,8 @@ func AppendBool(dst []byte, v bool) []byte {
 
 // AppendNull adds null.
 func AppendNull(dst []byte) []byte { return append(dst, majorOther|22) }
+
+// AppendFloat adds a float, in eight bytes.
+func AppendFloat(dst []byte, v float64) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, majorOther|27), math.Float64bits(v))
+}

@@ -240,6 +240,9 @@ func str(b []byte, p int, what string, limit int, bytesToo bool) (int, error) {
 	if p >= len(b) {
 		return 0, errShort{}
 	}
+	if n := int(b[p]) - majorText; n >= 0 && n < 24 && n < len(b)-p && ascii(b[p+1:], n) { // the usual case
+		return p + 1 + n, nil
+	}
 	major := b[p] & 0xe0
 	if major != majorText && (major != majorBytes || !bytesToo) {
 		want := "a text string"
@@ -263,6 +266,28 @@ func str(b []byte, p int, what string, limit int, bytesToo bool) (int, error) {
 		return 0, corrupt(q, "the "+what+" is text but not UTF-8")
 	}
 	return end, nil
+}
+
+// ascii reports whether the first n bytes are below 0x80. It looks at eight at a time, the last of which
+// may lie behind them.
+func ascii(b []byte, n int) bool {
+	const tops = 0x8080808080808080
+	i := 0
+	for ; i < n && i+8 <= len(b); i += 8 {
+		x := binary.LittleEndian.Uint64(b[i:]) & tops
+		if n-i < 8 {
+			x &= 1<<(8*(n-i)) - 1
+		}
+		if x != 0 {
+			return false
+		}
+	}
+	for ; i < n; i++ {
+		if b[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 // head reads the head at p: its argument and where its content begins.
@@ -316,7 +341,8 @@ func head(b []byte, p int) (arg uint64, next int, err error) {
 }
 
 // item checks the item at p and returns its end. It holds the count of items still to come at each
-// open level in s.stack, so that no input can make it recurse or allocate.
+// open level in s.stack, so that no input can make it recurse or allocate. Its usual cases are written
+// out, without a call and with few jumps: in a guest, where all of this runs too, those are what costs.
 func (s *Scanner) item(b []byte, p int) (int, error) {
 	depth := 0
 	left := uint64(1)
@@ -324,24 +350,50 @@ func (s *Scanner) item(b []byte, p int) (int, error) {
 		if p >= len(b) {
 			return 0, errShort{}
 		}
-		switch n, major := int(leaf[b[p]]), b[p]&0xe0; {
-		case n > 0:
+		first := b[p]
+		if n := int(leaf[first]); n > 0 {
 			if n > len(b)-p {
 				return 0, errShort{}
 			}
 			p += n
-		case major == majorOther:
+		} else if first >= majorOther {
 			var err error
 			if p, err = other(b, p); err != nil {
 				return 0, err
 			}
-		default:
-			arg, q, err := head(b, p)
-			if err != nil {
-				return 0, err
+		} else {
+			arg, q := uint64(first&0x1f), p+1
+			if arg == 24 && q < len(b) && b[q] >= 24 {
+				arg, q = uint64(b[q]), q+1
+			} else if arg >= 24 {
+				var err error
+				if arg, q, err = head(b, p); err != nil {
+					return 0, err
+				}
 			}
-			switch major {
-			case majorBytes, majorText:
+			if major := first & 0xe0; major >= majorArray {
+				if depth == MaxDepth {
+					return 0, tooLarge(p, "nested deeper than "+strconv.Itoa(MaxDepth))
+				}
+				switch major {
+				case majorTag:
+					arg = 1 // its content
+				default:
+					if arg > MaxMaxBytes {
+						return 0, tooLarge(p, "a collection of "+strconv.FormatUint(arg, 10)+" items; no record may pass "+strconv.Itoa(MaxMaxBytes)+" bytes")
+					}
+					if major == majorMap {
+						arg *= 2
+					}
+				}
+				if arg > 0 {
+					s.stack[depth] = left - 1
+					depth++
+					left = arg
+					p = q
+					continue
+				}
+			} else if major >= majorBytes {
 				if arg > uint64(len(b)-q) {
 					if arg > MaxMaxBytes {
 						return 0, tooLarge(p, "a string of "+strconv.FormatUint(arg, 10)+" bytes; no record may pass "+strconv.Itoa(MaxMaxBytes))
@@ -349,27 +401,6 @@ func (s *Scanner) item(b []byte, p int) (int, error) {
 					return 0, errShort{}
 				}
 				q += int(arg)
-			case majorArray, majorMap, majorTag:
-				if depth == MaxDepth {
-					return 0, tooLarge(p, "nested deeper than "+strconv.Itoa(MaxDepth))
-				}
-				n := uint64(1) // a tag's content
-				if major != majorTag {
-					if arg > MaxMaxBytes {
-						return 0, tooLarge(p, "a collection of "+strconv.FormatUint(arg, 10)+" items; no record may pass "+strconv.Itoa(MaxMaxBytes)+" bytes")
-					}
-					n = arg
-					if major == majorMap {
-						n = 2 * arg
-					}
-				}
-				if n > 0 {
-					s.stack[depth] = left - 1
-					depth++
-					left = n
-					p = q
-					continue
-				}
 			}
 			p = q
 		}
