@@ -35,6 +35,7 @@ func limitTable() []limit {
 		{"limit_size", "ModuleBytes", byteCount, "size of a serializer module"},
 		{"limit_memory", "MemoryBytes", byteCount, "memory of one call of a module"},
 		{"limit_table", "TableElements", things, "elements of a module's tables"},
+		{"limit_compile_time", "CompileTime", duration, "how long compiling a module may take"},
 		{"limit_time", "CallTime", duration, "how long a call may take"},
 		{"limit_fuel", "CallFuel", things, "what a call may compute, in instructions"},
 		{"limit_slice", "SliceFuel", things, "what it may compute without coming back to the host"},

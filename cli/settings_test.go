@@ -44,7 +44,10 @@ func TestSettingsDefaults(t *testing.T) {
 	each := serviceSettings{Save: runtime.SaveScheduled, Load: runtime.LoadOnRequest, FlushInterval: 15 * time.Second,
 		HoldTimeout: 5 * time.Second, Proof: runtime.ProofFull, Compression: "none"}
 	want := &settings{Listen: "127.0.0.1:4566", Data: ".torpor", Persistence: true, DrainTimeout: 3 * time.Second, Generations: 2,
-		LogLevel: "info", LogFormat: "auto", base: each, services: map[string]serviceSettings{"s3": each, "kinesis": each}}
+		LogLevel: "info", LogFormat: "auto", base: each, services: map[string]serviceSettings{"s3": each, "kinesis": each}, modules: map[string]host.Limits{}}
+	for _, b := range want.limits.Bounds() {
+		*b.Value = b.Default
+	}
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("the defaults are\n%+v, want\n%+v", s, want)
 	}
@@ -103,6 +106,7 @@ func TestSettingsEverywhere(t *testing.T) {
 		{"limit_size", "2MiB", func(s *settings) any { return s.limits.ModuleBytes }, int64(2 << 20)},
 		{"limit_memory", "1GiB", func(s *settings) any { return s.limits.MemoryBytes }, int64(1 << 30)},
 		{"limit_table", "17", func(s *settings) any { return s.limits.TableElements }, int64(17)},
+		{"limit_compile_time", "90s", func(s *settings) any { return s.limits.CompileTime }, 90 * time.Second},
 		{"limit_time", "90", func(s *settings) any { return s.limits.CallTime }, 90 * time.Second},
 		{"limit_fuel", "5e9", func(s *settings) any { return s.limits.CallFuel }, int64(5_000_000_000)},
 		{"limit_slice", "4000000000000000000", func(s *settings) any { return s.limits.SliceFuel }, int64(host.MaxSliceFuel)},

@@ -125,6 +125,10 @@ func (out *nativeOutput) emit(p []byte, more bool) error {
 
 func (out *nativeOutput) open() bool { return false }
 
+// scanBytes is how much of what a guest emits is taken in one go, if no record is longer: where its records
+// lie takes memory too, ten times that of the shortest records.
+const scanBytes = 256 << 10
+
 type recordOutput struct {
 	sink     record.Sink
 	scan     record.Scanner
@@ -153,27 +157,40 @@ func (out *recordOutput) emit(p []byte, more bool) error {
 }
 
 func (out *recordOutput) write(p []byte, single bool) error {
-	if len(p) == 0 {
-		return nil
-	}
-	refs, err := out.scan.Scan(p, out.batch.Refs[:0])
-	if err != nil {
-		// Never as abi.ErrCorrupt: the state is not at fault, the module is.
-		var fe *record.FormatError
-		errors.As(err, &fe)
-		if fe.Err == abi.ErrTooLarge {
-			return errBreach{fmt.Sprintf("it emitted a record that passes a limit, at offset %d of %d bytes: %s", fe.Offset, len(p), fe.Reason), abi.ErrTooLarge}
+	room := scanBytes
+	for at := 0; at < len(p); {
+		piece := p[at:min(at+room, len(p))]
+		refs, n, err := out.scan.ScanPrefix(piece, out.batch.Refs[:0])
+		if err != nil {
+			// Never as abi.ErrCorrupt: the state is not at fault, the module is.
+			var fe *record.FormatError
+			errors.As(err, &fe)
+			if fe.Err == abi.ErrTooLarge {
+				return errBreach{fmt.Sprintf("it emitted a record that passes a limit, at offset %d of %d bytes: %s", at+fe.Offset, len(p), fe.Reason), abi.ErrTooLarge}
+			}
+			return errBreach{fmt.Sprintf("what it emitted is no record, at offset %d of %d bytes: %s", at+fe.Offset, len(p), fe.Reason), nil}
 		}
-		return errBreach{fmt.Sprintf("what it emitted is no record, at offset %d of %d bytes: %s", fe.Offset, len(p), fe.Reason), nil}
+		if n < len(piece) && at+len(piece) == len(p) {
+			return errBreach{fmt.Sprintf("what it emitted is no record, at offset %d of %d bytes: the input ends inside the record that begins at offset %d",
+				len(p), len(p), at+n), nil}
+		}
+		if n == 0 {
+			room *= 2
+			continue
+		}
+		if single && (len(refs) > 1 || n < len(p)) {
+			return errBreach{"the fragments it emitted make more than one record", nil}
+		}
+		if out.n += int64(len(refs)); out.n > out.most {
+			return errBreach{fmt.Sprintf("it emitted more than %d records", out.most), abi.ErrTooLarge}
+		}
+		out.batch = record.Batch{Data: piece[:n], Refs: refs}
+		if err := out.sink.WriteBatch(&out.batch); err != nil {
+			return err
+		}
+		at, room = at+n, scanBytes
 	}
-	if single && len(refs) != 1 {
-		return errBreach{fmt.Sprintf("the fragments it emitted make %d records, not one", len(refs)), nil}
-	}
-	if out.n += int64(len(refs)); out.n > out.most {
-		return errBreach{fmt.Sprintf("it emitted more than %d records", out.most), abi.ErrTooLarge}
-	}
-	out.batch = record.Batch{Data: p, Refs: refs}
-	return out.sink.WriteBatch(&out.batch)
+	return nil
 }
 
 func (out *recordOutput) open() bool { return out.partial }
@@ -225,14 +242,16 @@ func (m *Module) call(ctx context.Context, export string, call abi.Call, in inpu
 	if err := m.host.begin(); err != nil {
 		r.fail(r.breach(err.Error(), err))
 	} else {
+		defer m.host.done()
 		if giveBack, err := m.host.turns.take(ctx); err != nil {
 			r.fail(r.stopped())
 		} else {
 			start = time.Now()
-			r.run(ctx, export, call)
-			giveBack()
+			func() { // the caller's code may end its goroutine under the call, as t.Fatal does
+				defer giveBack()
+				r.run(ctx, export, call)
+			}()
 		}
-		m.host.done()
 	}
 	r.cost.Duration, r.cost.Err = time.Since(start), r.err
 	if r.logged > m.limits.LogLines {
@@ -248,7 +267,7 @@ func (m *Module) call(ctx context.Context, export string, call abi.Call, in inpu
 func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	limits := r.module.limits
 	ctx, stop := context.WithTimeoutCause(ctx, limits.CallTime,
-		&ModuleError{Module: r.module.name, Op: call.Op, Reason: fmt.Sprintf("it ran for longer than %v", limits.CallTime), Err: abi.ErrTooLarge})
+		&ModuleError{Module: r.module.name, Op: call.Op, Reason: fmt.Sprintf("it ran for longer than %v (CallTime)", limits.CallTime), Err: abi.ErrTooLarge})
 	defer stop()
 	r.context = ctx
 	if ctx.Err() != nil {
@@ -268,9 +287,11 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	if r.inst = r.module.acquire(ctx, r); r.inst == nil {
 		return
 	}
+	sound := false
+	defer func() { r.module.release(ctx, r.inst, sound) }()
 	results, err := r.enter(ctx, export)
 	r.cost.Memory = int64(r.inst.memory.Size())
-	r.module.release(ctx, r.inst, err == nil && r.err == nil)
+	sound = err == nil && r.err == nil
 	switch {
 	case r.err != nil: // the host ended it; what the guest made of that does not matter
 	case err != nil:
@@ -330,7 +351,7 @@ func place(err error) string {
 	if name == "" || strings.Contains(name, "\n") {
 		return ""
 	}
-	return ", in function " + printable(strings.TrimPrefix(name, "."))
+	return ", in function " + printable(clip(strings.TrimPrefix(name, "."), maxNameBytes))
 }
 
 func (r *running) fail(err error) {
@@ -345,7 +366,7 @@ func (r *running) breach(reason string, sentinel error) error {
 
 // trapped reports what made a guest function end by itself.
 func (r *running) trapped(export string, err error) {
-	logger := r.module.host.logger.With("module", r.module.name, "op", r.op, "error", err)
+	logger := r.module.host.logger.With("module", r.module.name, "op", r.op, "error", clip(err.Error(), maxReasonBytes))
 	reason, _, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
 	if r.inside != "" { // wazero catches what the caller's reader, writer, source or sink panics with
 		r.fail(fmt.Errorf("serializer %s: %s: panic while the host was %s: %s", r.module.name, r.op, r.inside, reason))
@@ -374,6 +395,13 @@ func (r *running) come(to string) {
 	if r.unseen++; r.unseen >= maxUnseen {
 		r.look(to)
 	}
+}
+
+// visit is come for imports that move nothing, or little and seldom: a guest that computes for long can
+// call one of them to be granted another slice.
+func (r *running) visit(what string) {
+	r.unseen = maxUnseen
+	r.come(what)
 }
 
 // look takes account of the guest's fuel and lets it go on for another slice.
@@ -502,7 +530,7 @@ func (r *running) emit(stack []uint64) {
 }
 
 func (r *running) args(stack []uint64) {
-	r.come(abi.ImportArg)
+	r.visit(abi.ImportArg)
 	if room := uint32(stack[1]); int64(room) >= int64(len(r.arg)) {
 		copy(r.memory("the buffer given to arg", uint32(stack[0]), uint32(len(r.arg))), r.arg)
 	}
@@ -510,7 +538,7 @@ func (r *running) args(stack []uint64) {
 }
 
 func (r *running) failed(stack []uint64) {
-	r.come(abi.ImportFail)
+	r.visit(abi.ImportFail)
 	code, length := abi.Code(int32(uint32(stack[0]))), uint32(stack[2])
 	p := r.memory("what it gave to fail", uint32(stack[1]), min(length, maxFailureBytes))
 	f := &GuestError{Module: r.module.name, Op: r.op, Code: code}
@@ -527,7 +555,7 @@ func (r *running) failed(stack []uint64) {
 }
 
 func (r *running) log(stack []uint64) {
-	r.come(abi.ImportLog)
+	r.visit(abi.ImportLog)
 	p := r.memory("what it gave to log", uint32(stack[1]), min(uint32(stack[2]), abi.MaxLogBytes))
 	r.write(int32(uint32(stack[0])), p)
 }

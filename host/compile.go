@@ -59,7 +59,11 @@ func (h *Host) compile(ctx context.Context, name string, wasm []byte) (*Module, 
 			under = &compilation{done: make(chan struct{})}
 			h.compiling[id] = under
 			h.mu.Unlock()
-			under.err = c.make(ctx)
+			making, cancel := context.WithCancelCause(ctx)
+			stop := context.AfterFunc(h.closing, func() { cancel(errClosed) })
+			under.err = c.make(making)
+			stop()
+			cancel(nil)
 			h.mu.Lock()
 			if delete(h.compiling, id); under.err == nil {
 				under.code, h.modules[id] = c, c
@@ -95,12 +99,12 @@ func (c *code) refusal(sentinel error, format string, args ...any) error {
 
 // make checks and compiles the module. After an error nothing is left of it.
 func (c *code) make(ctx context.Context) error {
-	ctx, stop := context.WithTimeoutCause(ctx, c.limits.CallTime,
-		c.refusal(abi.ErrTooLarge, "compiling and initializing it ran for longer than %v, the limit of a call", c.limits.CallTime))
-	defer stop()
 	err := c.checkSections()
 	if err == nil {
-		err = c.build(ctx)
+		compiling, stop := context.WithTimeoutCause(ctx, c.limits.CompileTime,
+			c.refusal(abi.ErrTooLarge, "compiling it takes longer than %v (CompileTime)", c.limits.CompileTime))
+		err = c.build(compiling)
+		stop()
 	}
 	for _, step := range []func(context.Context) error{c.checkTables, c.checkNames, c.link, c.initialize, c.describe} {
 		if err == nil {

@@ -202,7 +202,7 @@ type ModuleError struct {
 }
 
 func (e *ModuleError) Error() string {
-	return fmt.Sprintf("module %s: %s: %s", e.Module, e.Op, printable(e.Reason))
+	return fmt.Sprintf("module %s: %s: %s", e.Module, e.Op, printable(clip(e.Reason, maxReasonBytes)))
 }
 
 func (e *ModuleError) Unwrap() error { return e.Err }

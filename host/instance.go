@@ -43,17 +43,22 @@ type beginning struct {
 // instantiate makes an instance, in which nothing has run.
 func (c *code) instantiate(ctx context.Context) (i *instance, err error) {
 	i = &instance{random: rand.NewChaCha8(randomSeed)}
-	defer func() { // wazero panics when an allocator gives it no memory
+	var linear *linearMemory
+	defer func() { // wazero panics when an allocator gives it no memory, and leaves behind what it has been given
 		if v := recover(); v != nil {
-			i, err = nil, fmt.Errorf("%w: there is no memory for it: %v", abi.ErrTooLarge, v)
+			err = fmt.Errorf("%w: there is no memory for it: %v", abi.ErrTooLarge, v)
+		}
+		if err != nil {
+			linear.Free()
+			i = nil
 		}
 	}()
-	ctx = experimental.WithMemoryAllocator(ctx, allocator(func(m *linearMemory) { i.linear = m }))
+	ctx = experimental.WithMemoryAllocator(ctx, allocator(func(m *linearMemory) { linear = m }))
 	i.module, err = c.runtime.InstantiateModule(ctx, c.compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions())
 	if err != nil {
 		return nil, err
 	}
-	i.memory = i.module.ExportedMemory(abi.ExportMemory)
+	i.memory, i.linear = i.module.ExportedMemory(abi.ExportMemory), linear
 	i.counter = i.module.ExportedGlobal(fuel.DefaultExport).(api.MutableGlobal)
 	for n := range c.info.Variables {
 		i.variables = append(i.variables, i.module.ExportedGlobal(fuel.Variable(fuel.DefaultExport, n)).(api.MutableGlobal))
@@ -65,6 +70,9 @@ func (i *instance) close(ctx context.Context) error { return i.module.Close(ctx)
 
 // initialize makes the first instance and notes what all begin with.
 func (c *code) initialize(ctx context.Context) error {
+	ctx, stop := context.WithTimeoutCause(ctx, c.limits.CallTime,
+		c.refusal(abi.ErrTooLarge, "%s ran for longer than %v (CallTime)", abi.ExportInitialize, c.limits.CallTime))
+	defer stop()
 	r := &running{module: &Module{c, c.name}, op: opCompile, context: ctx}
 	ctx = &callContext{ctx, r}
 	if r.inst = r.module.fresh(ctx, r); r.inst == nil {
@@ -110,6 +118,8 @@ func (m *Module) fresh(ctx context.Context, r *running) *instance {
 		if r.err == nil {
 			r.trapped(abi.ExportInitialize, err)
 		}
+	} else if r.failure != nil {
+		r.fail(r.failure)
 	}
 	if r.err != nil {
 		_ = i.close(ctx)

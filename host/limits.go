@@ -29,6 +29,10 @@ const (
 	DefaultRecords = 4_000_000_000
 	MaxRecords     = 4_000_000_000_000
 
+	MinCompileTime     = time.Second
+	DefaultCompileTime = 2 * time.Minute
+	MaxCompileTime     = time.Hour
+
 	MinCallTime     = 100 * time.Millisecond
 	DefaultCallTime = 10 * time.Minute
 	MaxCallTime     = 24 * time.Hour
@@ -51,7 +55,10 @@ const (
 	maxDescriptorBytes = 64 << 10
 	maxFailureBytes    = 16 << 10
 	maxCallBytes       = 64 << 10
-	maxSectionEntries  = 100_000 // of one section other than those of functions, which package fuel bounds
+	maxReasonBytes     = 16 << 10  // of a ModuleError, in which there are names out of the module
+	maxNameBytes       = 256       // of a function, where it trapped
+	maxSectionEntries  = 100_000   // of one section other than those of functions, which package fuel bounds
+	maxNames           = 1_000_000 // in the name section
 )
 
 // Limits bounds what one module may use. A zero field means its default; a field outside its minimum
@@ -64,6 +71,7 @@ type Limits struct {
 	MemoryBytes   int64         // guest memory of one call
 	ModuleBytes   int64         // size of the .wasm
 	TableElements int64         // elements of all the module's tables together
+	CompileTime   time.Duration // compiling the module; looked at after each function
 	OutputBytes   int64         // what one call may emit
 	RecordBytes   int64         // one record; see record.DefaultMaxBytes
 	Records       int64         // records that one call may emit
@@ -86,6 +94,7 @@ func (l *Limits) Bounds() []Bound {
 		{"MemoryBytes", &l.MemoryBytes, MinMemoryBytes, DefaultMemoryBytes, MaxMemoryBytes},
 		{"ModuleBytes", &l.ModuleBytes, MinModuleBytes, DefaultModuleBytes, MaxModuleBytes},
 		{"TableElements", &l.TableElements, MinTableElements, DefaultTableElements, MaxTableElements},
+		{"CompileTime", (*int64)(&l.CompileTime), int64(MinCompileTime), int64(DefaultCompileTime), int64(MaxCompileTime)},
 		{"OutputBytes", &l.OutputBytes, MinOutputBytes, DefaultOutputBytes, MaxOutputBytes},
 		{"RecordBytes", &l.RecordBytes, record.MinMaxBytes, record.DefaultMaxBytes, record.MaxMaxBytes},
 		{"Records", &l.Records, MinRecords, DefaultRecords, MaxRecords},

@@ -27,6 +27,14 @@ func (r *running) write(level int32, line []byte) {
 		"module", r.module.name, "op", r.op)
 }
 
+// clip cuts what a guest chose the length of.
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return s[:most] + "..."
+}
+
 // printable makes one line of what a guest said: it can neither begin a line of its own in a log nor
 // steer a terminal.
 func printable(s string) string {

@@ -3,6 +3,7 @@
 package host
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"os"
@@ -49,7 +50,7 @@ func (m *linearMemory) Reallocate(size uint64) []byte {
 
 // Free is experimental.LinearMemory's.
 func (m *linearMemory) Free() {
-	if m.reserved != nil {
+	if m != nil && m.reserved != nil {
 		_ = unix.Munmap(m.reserved)
 		m.reserved, m.usable = nil, 0
 	}
@@ -84,7 +85,15 @@ func newBacking(content []byte) (*backing, error) {
 		return nil, nil
 	}
 	f := os.NewFile(uintptr(fd), "torpor-module")
-	if _, err := f.Write(content); err != nil {
+	if err = f.Truncate(int64(len(content))); err == nil {
+		for at := 0; at < len(content) && err == nil; at += wasmPage {
+			// Zeros take no room if they are not written.
+			if page := content[at : at+wasmPage]; page[0] != 0 || !bytes.Equal(page[1:], page[:wasmPage-1]) {
+				_, err = f.WriteAt(page, int64(at))
+			}
+		}
+	}
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("an image of its memory, %d bytes: %w", len(content), err)
 	}

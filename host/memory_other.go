@@ -9,6 +9,8 @@ func allocator(func(*linearMemory)) experimental.MemoryAllocator { return nil }
 
 type linearMemory struct{}
 
+func (*linearMemory) Free() {}
+
 func (*linearMemory) bring(*backing, int) bool { return false }
 
 type backing struct{}

@@ -15,7 +15,9 @@ const (
 	sectionTable     = 4
 	sectionMemory    = 5
 	sectionStart     = 8
+	sectionElement   = 9
 	sectionCode      = 10
+	sectionData      = 11
 	sectionDataCount = 12
 	sectionTag       = 13
 
@@ -55,6 +57,12 @@ func (c *code) checkSections() error {
 		at = len(wasm) - len(r.b)
 		var err error
 		switch id {
+		case sectionCustom:
+			err = c.checkCustom(&body)
+		case sectionElement:
+			err = c.checkElements(&body)
+		case sectionData:
+			checkData(&body)
 		case sectionImport:
 			err = c.checkImports(&body)
 		case sectionTable:
@@ -158,6 +166,108 @@ func (c *code) checkMemory(r *leb) error {
 	return nil
 }
 
+// checkData looks whether data segments are as long as they say: wazero makes room before it reads them.
+func checkData(r *leb) {
+	for n := r.uint(); n > 0 && !r.short; n-- {
+		flags := r.uint()
+		if flags == 2 {
+			r.uint() // the memory
+		}
+		if flags != 1 {
+			r.constant()
+		}
+		r.bytes(r.uint())
+	}
+}
+
+// checkElements bounds the elements of all segments: wazero makes room before it reads them, and again in
+// each instance.
+func (c *code) checkElements(r *leb) error {
+	const passive, explicit, expressions = 1, 2, 4 // bits of a segment's flags
+	total := uint64(0)
+	for n := r.uint(); n > 0 && !r.short; n-- {
+		flags := r.uint()
+		if flags&(passive|explicit) == explicit {
+			r.uint() // the table
+		}
+		if flags&passive == 0 {
+			r.constant()
+		}
+		if flags&(passive|explicit) != 0 { // a kind, or a type
+			if kind := r.byte(); flags&expressions != 0 && (kind == 0x63 || kind == 0x64) {
+				r.uint()
+			}
+		}
+		elements := r.uint()
+		if elements > uint64(len(r.b)) {
+			r.short = true
+			break
+		}
+		if total += elements; total > uint64(c.limits.TableElements) {
+			return c.refusal(abi.ErrTooLarge, "its element segments hold %d elements or more; the limit is that of tables, %d", total, c.limits.TableElements)
+		}
+		for ; elements > 0 && !r.short; elements-- {
+			if flags&expressions != 0 {
+				r.constant()
+			} else {
+				r.uint()
+			}
+		}
+	}
+	return nil
+}
+
+// checkCustom looks at the one custom section that wazero reads, the names of functions and locals: it
+// makes room before it reads them.
+func (c *code) checkCustom(r *leb) error {
+	if string(r.bytes(r.uint())) != "name" {
+		r.short = false // what it is, nobody reads
+		return nil
+	}
+	const ofFunctions, ofLocals = 1, 2
+	total := uint64(0)
+	names := func(r *leb) {
+		n := r.uint()
+		if total += min(n, maxNames+1); total > maxNames || n > uint64(len(r.b)) {
+			r.short = true
+		}
+		for ; n > 0 && !r.short; n-- {
+			r.uint()
+			r.bytes(r.uint())
+		}
+	}
+	for len(r.b) > 0 && !r.short {
+		id := r.byte()
+		part := leb{b: r.bytes(r.uint())}
+		switch id {
+		case 0: // of the module
+			part.bytes(part.uint())
+		case ofFunctions:
+			names(&part)
+		case ofLocals:
+			n := part.uint()
+			if n > uint64(len(part.b)) || n > maxNames {
+				part.short = true
+			}
+			for ; n > 0 && !part.short; n-- {
+				part.uint()
+				names(&part)
+			}
+		default:
+			part.b = nil
+		}
+		if total > maxNames {
+			return c.refusal(abi.ErrTooLarge, "its name section has more than %d names", maxNames)
+		}
+		// wazero goes by the counts, not by the lengths of the parts.
+		r.short = r.short || part.short || len(part.b) > 0
+	}
+	if r.short {
+		return c.refusal(abi.ErrCorrupt, "its name section is damaged")
+	}
+	return nil
+}
+
 // leb reads the numbers of a module, which are LEB128 as encoding/binary has it. Past the end it gives
 // zeros and is short.
 type leb struct {
@@ -173,6 +283,29 @@ func (r *leb) uint() uint64 {
 	}
 	r.b = r.b[n:]
 	return v
+}
+
+// constant reads past a constant expression. What is none of those that wazero knows counts as cut short.
+func (r *leb) constant() {
+	for !r.short {
+		switch op := r.byte(); op {
+		case 0x0b: // end
+			return
+		case 0x23, 0x41, 0x42, 0xd0, 0xd2: // global.get, i32.const, i64.const, ref.null, ref.func
+			for r.byte() >= 0x80 { // a number, with a sign or not
+			}
+		case 0x43: // f32.const
+			r.bytes(4)
+		case 0x44: // f64.const
+			r.bytes(8)
+		case 0x6a, 0x6b, 0x6c, 0x7c, 0x7d, 0x7e: // add, sub and mul of i32 and i64
+		case 0xfd: // v128.const
+			r.short = r.short || r.byte() != 0x0c
+			r.bytes(16)
+		default:
+			r.short = true
+		}
+	}
 }
 
 func (r *leb) byte() byte {

@@ -30,8 +30,7 @@ func newTurns(n int) turns {
 	return t
 }
 
-// take waits for a turn, which the caller gives back. The error is ctx's, or that of the call of its
-// group that waited for all.
+// take waits for a turn, which the caller gives back. The error is ctx's.
 func (t turns) take(ctx context.Context) (giveBack func(), err error) {
 	key := ctx.Value(abi.GroupKey{})
 	if key == nil {
@@ -40,29 +39,37 @@ func (t turns) take(ctx context.Context) (giveBack func(), err error) {
 		}
 		return func() { t.free <- struct{}{} }, nil
 	}
-	t.mu.Lock()
-	g, first := t.groups[key], false
-	if g == nil {
-		g, first = &group{ready: make(chan struct{})}, true
-		t.groups[key] = g
-	}
-	g.calls++
-	t.mu.Unlock()
-	if first {
-		g.err = t.wait(ctx)
-		close(g.ready)
-	}
-	select {
-	case <-g.ready:
-		err = g.err
-	case <-ctx.Done():
-		err = ctx.Err()
-	}
-	if err != nil {
+	for {
+		t.mu.Lock()
+		g, first := t.groups[key], false
+		if g == nil {
+			g, first = &group{ready: make(chan struct{})}, true
+			t.groups[key] = g
+		}
+		g.calls++
+		t.mu.Unlock()
+		if first {
+			if g.err = t.wait(ctx); g.err != nil { // it may be another's turn to wait for all
+				t.mu.Lock()
+				delete(t.groups, key)
+				t.mu.Unlock()
+			}
+			close(g.ready)
+		}
+		select {
+		case <-g.ready:
+			err = g.err
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		if err == nil {
+			return func() { t.leave(key, g) }, nil
+		}
 		t.leave(key, g)
-		return nil, err
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 	}
-	return func() { t.leave(key, g) }, nil
 }
 
 func (t turns) wait(ctx context.Context) error {
@@ -78,11 +85,9 @@ func (t turns) wait(ctx context.Context) error {
 func (t turns) leave(key any, g *group) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if g.calls--; g.calls > 0 {
+	if g.calls--; g.calls > 0 || t.groups[key] != g { // a group without a turn is not there any more
 		return
 	}
 	delete(t.groups, key)
-	if g.err == nil {
-		t.free <- struct{}{}
-	}
+	t.free <- struct{}{}
 }

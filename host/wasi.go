@@ -39,6 +39,7 @@ const (
 	subscribeBytes   = 48
 	eventBytes       = 32
 	randomPieceBytes = 64 << 10 // between two looks at the deadline
+	randomUnitBytes  = 8        // for a unit of fuel
 )
 
 // wasiImports are the functions of WASI. Their results are error numbers.
@@ -119,6 +120,8 @@ func (r *running) wasiRandom(stack []uint64) uint32 {
 	}
 	for len(b) > 0 {
 		r.come("random_get")
+		// What the host computes for the guest is the guest's to pay for.
+		r.inst.counter.Set(r.inst.counter.Get() - uint64(min(len(b), randomPieceBytes))/randomUnitBytes)
 		n, _ := r.inst.random.Read(b[:min(len(b), randomPieceBytes)]) // never fails
 		b = b[n:]
 	}

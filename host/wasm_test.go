@@ -16,6 +16,11 @@ import (
 const (
 	i32 = byte(0x7f)
 	i64 = byte(0x7e)
+	f32 = byte(0x7d)
+	f64 = byte(0x7c)
+
+	v128    = byte(0x7b)
+	funcRef = byte(0x70)
 )
 
 // code is the body of a function, or a part of one.
@@ -42,6 +47,8 @@ func constI64(v int64) code { return append(code{0x42}, leb128(v)...) }
 func call(f int) code       { return append(code{0x10}, uleb128(uint64(f))...) }
 func get(local int) code    { return append(code{0x20}, uleb128(uint64(local))...) }
 func set(local int) code    { return append(code{0x21}, uleb128(uint64(local))...) }
+func getGlobal(n int) code  { return append(code{0x23}, uleb128(uint64(n))...) }
+func setGlobal(n int) code  { return append(code{0x24}, uleb128(uint64(n))...) }
 
 // loop runs body again and again for as long as it leaves something other than 0.
 func loop(body ...code) code {
@@ -64,11 +71,22 @@ var (
 	and64       = code{0x83}
 	shrU64      = code{0x88}
 	wrap        = code{0xa7} // i64 to i32
+	fillMemory  = code{0xfc, 11, 0}
+	dropData    = code{0xfc, 9, 0} // of segment 0
+	setTable    = code{0x26, 0}
+	getTable    = code{0x25, 0}
+	growTable   = code{0xfc, 15, 0}
+	nullFunc    = code{0xd0, funcRef}
+	isNull      = code{0xd1}
+	sub32       = code{0x6b}
+	less32      = code{0x49} // unsigned
+	shl32       = code{0x74}
 )
 
 // fn is one function of a guest.
 type fn struct {
 	export  string // "" for none
+	name    string // in the name section; "" for none
 	params  []byte
 	results []byte
 	locals  []byte
@@ -91,14 +109,19 @@ type data struct {
 
 // guest is a module under construction.
 type guest struct {
-	imports []imported
-	memory  []byte // the memory's limits; nil for none
-	globals [][]byte
-	exports map[string]byte // of the memory (2) or other things with index 0
-	funcs   []fn
-	start   int // index of the start function; 0 for none
-	data    []data
-	custom  map[string][]byte
+	imports  []imported
+	types    [][]byte // more than the functions need
+	tables   [][]byte
+	memory   []byte // the memory's limits; nil for none
+	globals  [][]byte
+	exports  map[string]byte // of the memory (2) or other things with index 0
+	inner    []fn            // before funcs
+	funcs    []fn
+	start    int      // index of the start function; 0 for none
+	elements [][]byte // segments
+	passive  [][]byte // data segments that are nowhere at the start; they come first
+	data     []data
+	custom   map[string][]byte
 }
 
 // Indices of the functions every guest of newGuest imports.
@@ -175,6 +198,24 @@ func (g *guest) initializes(body ...code) *guest {
 	return g
 }
 
+// function adds a function of the guest's own and says its index; imports must be there already. It may
+// use the locals that those of does have.
+func (g *guest) function(name string, body ...code) int {
+	g.inner = append(g.inner, fn{name: name, locals: []byte{i64, i32, i32}, body: seq(body...)})
+	return len(g.imports) + len(g.inner) - 1
+}
+
+// wasi imports a function of WASI whose result is an error number and says its index.
+func (g *guest) wasi(name string, params ...byte) int {
+	_, f := g.importing("wasi_snapshot_preview1", name, params, []byte{i32})
+	return f
+}
+
+// variable is a global that can be set.
+func variable(kind byte, initial code) []byte {
+	return slices.Concat([]byte{kind, 1}, initial, []byte{0x0b})
+}
+
 // without takes an exported function away.
 func (g *guest) without(export string) *guest {
 	g.funcs = slices.DeleteFunc(g.funcs, func(f fn) bool { return f.export == export })
@@ -249,7 +290,11 @@ func (g *guest) bytes() []byte {
 		}
 		imports = append(imports, slices.Concat(vector([]byte(im.from)), vector([]byte(im.name)), []byte{im.kind}, desc))
 	}
-	for _, f := range g.funcs {
+	var names [][]byte
+	for _, f := range slices.Concat(g.inner, g.funcs) {
+		if f.name != "" {
+			names = append(names, slices.Concat(uleb128(uint64(count)), vector([]byte(f.name))))
+		}
 		functions = append(functions, typeOf(f.params, f.results))
 		if f.export != "" {
 			exports = append(exports, slices.Concat(vector([]byte(f.export)), []byte{0}, uleb128(uint64(count))))
@@ -264,6 +309,9 @@ func (g *guest) bytes() []byte {
 	for _, name := range slices.Sorted(maps.Keys(g.exports)) {
 		exports = append(exports, slices.Concat(vector([]byte(name)), []byte{g.exports[name], 0}))
 	}
+	for _, b := range g.passive {
+		segments = append(segments, append([]byte{1}, vector(b)...))
+	}
 	for _, d := range g.data {
 		segments = append(segments, slices.Concat([]byte{0x00}, constI32(int32(d.at)), []byte{0x0b}, vector(d.bytes)))
 	}
@@ -273,9 +321,12 @@ func (g *guest) bytes() []byte {
 	for name, b := range g.custom {
 		section(0, slices.Concat(vector([]byte(name)), b))
 	}
-	section(1, vectorOf(types))
+	section(1, vectorOf(slices.Concat(types, g.types)))
 	section(2, vectorOf(imports))
 	section(3, vectorOf(functions))
+	if g.tables != nil {
+		section(4, vectorOf(g.tables))
+	}
 	if g.memory != nil {
 		section(5, vectorOf([][]byte{g.memory}))
 	}
@@ -284,8 +335,17 @@ func (g *guest) bytes() []byte {
 	if g.start > 0 {
 		section(8, uleb128(uint64(g.start)))
 	}
+	if g.elements != nil {
+		section(9, vectorOf(g.elements))
+	}
+	if g.passive != nil {
+		section(12, uleb128(uint64(len(segments))))
+	}
 	section(10, vectorOf(codes))
 	section(11, vectorOf(segments))
+	if names != nil {
+		section(0, slices.Concat(vector([]byte("name")), []byte{1}, vector(vectorOf(names))))
+	}
 	return out
 }
 

@@ -25,13 +25,16 @@ type check struct {
 	run          func(context.Context, *trial) error
 }
 
-const roundTripName = "round-trip"
+// RoundTrip is the name of the check whose records [Options.Keep] is given.
+const RoundTrip = "round-trip"
+
+const migration = "migration"
 
 // checks is all there are, in the order of the report.
 func checks() []check {
 	return []check{
 		{Check{"describe", "the descriptor is sound, and the same in every instance"}, whole, false, false, checkDescribe},
-		{Check{roundTripName, "what load makes of the records is the state again"}, state, false, false, checkRoundTrip},
+		{Check{RoundTrip, "what load makes of the records is the state again"}, state, false, false, checkRoundTrip},
 		{Check{"records", "keys are unique in their partition, and in order if the module says ordered"}, state, true, false, checkRecords},
 		{Check{"determinism", "the same input gives the same bytes, again and in another engine"}, state, true, false, checkDeterminism},
 		{Check{"streaming", "the output does not depend on how the input is cut into pieces"}, state | older, true, false, checkStreaming},
@@ -42,7 +45,7 @@ func checks() []check {
 		{Check{"empty", "no input at all is refused, or sound"}, whole, false, false, checkEmpty},
 		{Check{"settings", "a setting that the module cannot know is refused"}, whole, false, false, checkSettings},
 		{Check{"inspect", "the summary is one CBOR map, the same each time"}, state, true, false, checkInspect},
-		{Check{"migration", "records of older schemas become today's state"}, whole | older, false, false, checkMigration},
+		{Check{migration, "records of older schemas become today's state"}, whole | older, false, false, checkMigration},
 		{Check{"cost", "figures: time, fuel and memory with the smallest and the largest fixture"}, whole, false, true, measureCost},
 	}
 }
@@ -96,8 +99,8 @@ func checkRoundTrip(ctx context.Context, t *trial) error {
 		return nil
 	}
 	t.add(t.comesBack(ctx, t.plain, "save took it", sub.native, sub.records))
-	if t.Status == Passed && t.session.Keep != nil {
-		return t.session.Keep(sub.name, t.about.Schema, bytes.Clone(sub.records), bytes.Clone(sub.back))
+	if t.Status == Passed && t.Keep != nil {
+		return t.Keep(sub.name, t.about.Schema, bytes.Clone(sub.records), bytes.Clone(sub.back))
 	}
 	return nil
 }
@@ -216,17 +219,9 @@ func checkDeterminism(ctx context.Context, t *trial) error {
 
 func checkStreaming(ctx context.Context, t *trial) error {
 	sub := t.subject
-	var migrated []byte
-	var err error
-	if sub.kind == older {
-		if !t.migrates(sub.old.Schema) {
-			t.skip("migrate is not offered for this schema")
-			return nil
-		}
-		if migrated, err = t.migrate(ctx, t.plain, sub.old.Schema, sub.old.Records); err != nil {
-			t.skip("migrate refuses it: see migration")
-			return nil
-		}
+	if sub.kind == older && !sub.reads && !sub.migrates {
+		t.skip("the module does not know this schema")
+		return nil
 	}
 	size := max(len(sub.native), len(sub.records))
 	if sub.kind == older {
@@ -252,8 +247,14 @@ func checkStreaming(ctx context.Context, t *trial) error {
 			when = "with its input byte by byte"
 		}
 		if sub.kind == older {
-			b, err := t.migrate(ctx, m, sub.old.Schema, sub.old.Records)
-			t.same(abi.OpMigrate, when, b, err, migrated)
+			if sub.reads {
+				b, err := t.load(ctx, m, sub.old.Schema, sub.old.Records)
+				t.same(abi.OpLoad, when, b, err, sub.back)
+			}
+			if sub.migrates {
+				b, err := t.migrate(ctx, m, sub.old.Schema, sub.old.Records)
+				t.same(abi.OpMigrate, when, b, err, sub.records)
+			}
 			continue
 		}
 		records, err := t.save(ctx, m, sub.native)
@@ -343,8 +344,8 @@ func checkDamage(ctx context.Context, t *trial) error {
 		every = 0
 	}
 	count := DamageSamples
-	if t.session.Thorough {
-		count *= Thorough
+	if t.Thorough {
+		count *= ThoroughFactor
 	}
 	t.each(ctx, every+t.samples(count, len(native)), func(i int) verdict {
 		dice := t.dice(i)
@@ -365,28 +366,28 @@ func checkDamage(ctx context.Context, t *trial) error {
 
 func checkDamagedRecords(ctx context.Context, t *trial) error {
 	sub := t.subject
-	records := sub.records
+	records, schema := sub.records, t.about.Schema
 	if sub.kind == older {
-		if !t.migrates(sub.old.Schema) {
-			t.skip("migrate is not offered for this schema")
+		if !sub.reads && !sub.migrates {
+			t.skip("the module does not know this schema")
 			return nil
 		}
-		records = sub.old.Records
+		records, schema = sub.old.Records, sub.old.Schema
 	}
-	n, make := t.damagedRecords(records)
+	n, damaged := t.damagedRecords(records)
 	if n == 0 {
 		t.skip("it has no records")
 		return nil
 	}
 	t.each(ctx, n, func(i int) verdict {
-		what, b := make(i)
+		what, b := damaged(i)
 		switch {
 		case b == nil || bytes.Equal(b, records):
 			return verdict{none: true}
-		case sub.kind == older:
-			return t.soundMigrated(ctx, t.plain, what, sub.old.Schema, b)
+		case sub.migrates:
+			return t.soundMigrated(ctx, t.plain, what, schema, b)
 		default:
-			return t.soundRecords(ctx, t.plain, what, t.about.Schema, b)
+			return t.soundRecords(ctx, t.plain, what, schema, b)
 		}
 	})
 	return nil
@@ -491,37 +492,24 @@ func checkMigration(ctx context.Context, t *trial) error {
 		t.untested()
 		return nil
 	}
-	old := t.subject.old
-	reads := slices.Contains(t.about.Reads, old.Schema)
-	if !reads && !t.migrates(old.Schema) {
-		t.tried(1)
+	sub := t.subject
+	old := sub.old
+	t.tried(1)
+	switch {
+	case sub.refused != "":
+		t.fault("%s", sub.refused)
+		return nil
+	case !sub.reads && !sub.migrates:
 		t.fault("the module neither reads schema %d nor migrates from it: whoever has such a state loses it", old.Schema)
 		return nil
 	}
-	var made []byte // by load, without migrate
-	if reads {
-		t.tried(1)
-		var err error
-		if made, err = t.load(ctx, t.plain, old.Schema, old.Records); err != nil {
-			t.fault("the module says that it reads schema %d, but %s", old.Schema, t.said(abi.OpLoad, err))
-			reads = false
-		} else {
-			t.becomes(ctx, "load", made)
-		}
+	if sub.reads {
+		t.becomes(ctx, "load", sub.back)
 	}
-	if !t.migrates(old.Schema) {
+	if !sub.migrates {
 		return nil
 	}
-	t.tried(1)
-	migrated, err := t.migrate(ctx, t.plain, old.Schema, old.Records)
-	var guest *host.GuestError
-	if reads && errors.As(err, &guest) && guest.Code == abi.CodeVersion {
-		return nil // load does it
-	}
-	if err != nil {
-		t.fault("from schema %d to %d: %s", old.Schema, t.about.Schema, t.said(abi.OpMigrate, err))
-		return nil
-	}
+	migrated := sub.records
 	again, err := t.migrate(ctx, t.plain, old.Schema, old.Records)
 	t.same(abi.OpMigrate, "called again", again, err, migrated)
 	if twice := firstTwice(migrated); twice != "" {
@@ -532,8 +520,8 @@ func checkMigration(ctx context.Context, t *trial) error {
 		t.fault("what migrate made cannot be loaded: %s", t.said(abi.OpLoad, err))
 		return nil
 	}
-	if reads && !bytes.Equal(native, made) {
-		t.fault("load makes another state of these records than migrate and load do: %s", differ(made, native))
+	if sub.reads && !bytes.Equal(native, sub.back) {
+		t.fault("load makes another state of these records than migrate and load do: %s", differ(sub.back, native))
 	}
 	t.becomes(ctx, "migrate and load", native)
 	if records, err := t.save(ctx, t.plain, native); err == nil && !bytes.Equal(records, migrated) {
@@ -570,11 +558,15 @@ func (t *trial) untested() {
 		}
 		others++
 		if !shown[schema] {
-			t.note("not tested: the module reads schema %d, and there is no fixture %s%d/NAME%s", schema, schemaFolder, schema, RecordsEnding)
+			t.note("not tested: the module reads schema %d, and there is no fixture %s%s", schema, SchemaPath(schema, "NAME"), RecordsEnding)
 		}
 	}
-	if len(t.Fixtures.Old) == 0 && others == 0 {
-		t.skip("there are no records of older schemas")
+	switch {
+	case len(t.Fixtures.Old) > 0:
+	case others > 0:
+		t.skip("there are no fixtures of older schemas")
+	default:
+		t.skip("there are no older schemas")
 	}
 }
 

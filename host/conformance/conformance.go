@@ -3,14 +3,13 @@ package conformance
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"path"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -101,7 +100,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, err
 	}
 	report.Module.Name, report.Module.Size = o.Name, int64(len(o.Wasm))
-	report.Module.SHA256 = fmt.Sprintf("%x", rooms.digest())
+	report.Module.SHA256 = fmt.Sprintf("%x", sha256.Sum256(o.Wasm))
 	return report, nil
 }
 
@@ -151,9 +150,11 @@ type subject struct {
 	native []byte
 	old    *OldRecords
 
-	// What save and load make of a native state, or why they don't.
-	records, back []byte
-	refused       string
+	// What save makes of a native state and load of its records; or load of older records, if it reads
+	// them, and what migrate makes of them, if it does; or why not.
+	records, back   []byte
+	reads, migrates bool
+	refused         string
 }
 
 // stepParts is how finely progress is told of one check with one fixture.
@@ -174,8 +175,7 @@ func (s *session) run(ctx context.Context) (*Report, error) {
 	}
 	for i := range s.Fixtures.Old {
 		old := &s.Fixtures.Old[i]
-		name := path.Join(schemaFolder+strconv.FormatUint(old.Schema, 10), old.Name)
-		subjects = append(subjects, &subject{kind: older, name: name, index: i, old: old})
+		subjects = append(subjects, &subject{kind: older, name: SchemaPath(old.Schema, old.Name), index: i, old: old})
 	}
 	total := 0
 	for _, sub := range subjects {
@@ -202,9 +202,7 @@ func (s *session) run(ctx context.Context) (*Report, error) {
 
 // look runs the chosen checks on one subject.
 func (s *session) look(ctx context.Context, sub *subject, total int) error {
-	if sub.kind == state {
-		s.prepare(ctx, sub)
-	}
+	s.prepare(ctx, sub)
 	for _, c := range s.chosen {
 		if c.of&sub.kind == 0 {
 			continue
@@ -229,10 +227,14 @@ func (s *session) look(ctx context.Context, sub *subject, total int) error {
 }
 
 func (s *session) one(ctx context.Context, c check, t *trial) error {
-	if c.needsRecords && t.subject.kind == state && t.subject.refused != "" {
-		// Told once, and never passed over in silence.
-		if slices.ContainsFunc(s.chosen, func(c check) bool { return c.Name == roundTripName }) {
-			t.skip("there are no records to check it with: see " + roundTripName)
+	if c.needsRecords && t.subject.refused != "" {
+		// Told once, by the check that it is the affair of, and never passed over in silence.
+		teller := RoundTrip
+		if t.subject.kind == older {
+			teller = migration
+		}
+		if slices.ContainsFunc(s.chosen, func(c check) bool { return c.Name == teller }) {
+			t.skip("there are no records to check it with: see " + teller)
 		} else {
 			t.tried(1)
 			t.fault("%s", t.subject.refused)
@@ -242,15 +244,38 @@ func (s *session) one(ctx context.Context, c check, t *trial) error {
 	return c.run(ctx, t)
 }
 
-// prepare lets the module save and load a fixture once, for all checks.
+// prepare makes once what all checks of a subject need.
 func (s *session) prepare(ctx context.Context, sub *subject) {
 	var err error
-	if sub.records, err = s.save(ctx, s.plain, sub.native); err != nil {
-		sub.refused = "the fixture cannot be saved: " + s.said(abi.OpSave, err)
-		return
-	}
-	if sub.back, err = s.load(ctx, s.plain, s.about.Schema, sub.records); err != nil {
-		sub.refused = "its records cannot be loaded: " + s.said(abi.OpLoad, err)
+	switch sub.kind {
+	case state:
+		if sub.records, err = s.save(ctx, s.plain, sub.native); err != nil {
+			sub.refused = "the fixture cannot be saved: " + s.said(abi.OpSave, err)
+			return
+		}
+		if sub.back, err = s.load(ctx, s.plain, s.about.Schema, sub.records); err != nil {
+			sub.refused = "its records cannot be loaded: " + s.said(abi.OpLoad, err)
+		}
+	case older:
+		schema := sub.old.Schema
+		if sub.reads = slices.Contains(s.about.Reads, schema); sub.reads {
+			if sub.back, err = s.load(ctx, s.plain, schema, sub.old.Records); err != nil {
+				sub.refused = fmt.Sprintf("the module says that it reads schema %d, but %s", schema, s.said(abi.OpLoad, err))
+				return
+			}
+		}
+		if !s.migrates(schema) {
+			return
+		}
+		sub.records, err = s.migrate(ctx, s.plain, schema, sub.old.Records)
+		var guest *host.GuestError
+		switch {
+		case err == nil:
+			sub.migrates = true
+		case sub.reads && errors.As(err, &guest) && guest.Code == abi.CodeVersion: // load does it
+		default:
+			sub.refused = fmt.Sprintf("from schema %d to %d: %s", schema, s.about.Schema, s.said(abi.OpMigrate, err))
+		}
 	}
 }
 
@@ -359,8 +384,6 @@ func (r *rooms) module(ctx context.Context, want room) (module, error) {
 	r.open[want] = &opened{h, m}
 	return m, nil
 }
-
-func (r *rooms) digest() [32]byte { return r.open[room{}].module.Digest() }
 
 func (r *rooms) close(ctx context.Context) error {
 	var err error

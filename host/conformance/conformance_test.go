@@ -149,8 +149,14 @@ func TestSoundModules(t *testing.T) {
 	t.Run("canonical", func(t *testing.T) {
 		o := options(guest(t, "canonical"), lines())
 		o.Fixtures.States[1].Native = []byte("a=1\nö=\n")
+		// Every check but the longest: calls of a Go guest take milliseconds.
+		for _, c := range conformance.Checks() {
+			if c.Name != "damage" {
+				o.Only = append(o.Only, c.Name)
+			}
+		}
 		r := run(t, o)
-		check(t, r)
+		check(t, r, "damage")
 		if got := find(t, r, "migration", "schema-1/small"); got.Noted > 0 || got.Trials < 4 {
 			t.Errorf("%+v", got)
 		}
@@ -163,8 +169,8 @@ func TestSoundModules(t *testing.T) {
 		o.Settings = map[string]any{"break": "fold when saving"}
 		o.Fixtures.States = append(o.Fixtures.States[:1], conformance.Fixture{Name: "small", Native: []byte("a=A\nb=B\n")})
 		o.Fixtures.Old = nil
-		o.Only = []string{"round-trip", "records", "determinism", "streaming", "no-trace", "truncation", "damaged-records", "cost"}
-		check(t, run(t, o), "describe", "damage", "empty", "settings", "inspect")
+		o.Only = []string{"round-trip", "records", "determinism", "streaming", "no-trace", "truncation", "cost"}
+		check(t, run(t, o), "describe", "damage", "damaged-records", "empty", "settings", "inspect")
 	})
 }
 
@@ -264,7 +270,7 @@ func TestFalseClaims(t *testing.T) {
 	if got := find(t, r, "round-trip", "order"); got.Status != conformance.Passed {
 		t.Errorf("%+v", got)
 	}
-	if got := find(t, r, "migration", ""); got.Status != conformance.Passed || !strings.Contains(strings.Join(got.Notes, " "), "reads schema 1, and there is no fixture schema-1/NAME.records") {
+	if got := find(t, r, "migration", ""); got.Status != conformance.Skipped || !strings.Contains(strings.Join(got.Notes, " "), "reads schema 1, and there is no fixture schema-1/NAME.records") {
 		t.Errorf("%+v", got)
 	}
 

@@ -27,8 +27,8 @@ const (
 	// one of them, but MinTrials in any case.
 	TrialBytes = 256 << 20
 	MinTrials  = 16
-	// Thorough is by how much [Options.Thorough] multiplies the samples; it lifts TrialBytes.
-	Thorough = 8
+	// ThoroughFactor is by how much [Options.Thorough] multiplies the samples; it lifts TrialBytes.
+	ThoroughFactor = 8
 )
 
 // samples is how many of n trials with inputs of size bytes are made.
@@ -49,7 +49,7 @@ func (t *trial) dice(i int) *rand.Rand {
 // truncations is the lengths that n bytes are cut to, in ascending order.
 func (t *trial) truncations(n int) []int {
 	var lengths []int
-	if n <= MaxEveryTruncation || t.session.Thorough {
+	if n <= MaxEveryTruncation || t.Thorough {
 		for i := range n {
 			lengths = append(lengths, i)
 		}
@@ -171,7 +171,7 @@ const insides = 8 // how many bytes inside a value are changed, one at a time
 
 // damagedRecords makes records that are sound and not what the module wrote. It gives how many ways
 // there are, and the i-th; that has no bytes where the way does not apply.
-func (t *trial) damagedRecords(records []byte) (n int, make func(i int) (what string, b []byte)) {
+func (t *trial) damagedRecords(records []byte) (n int, damaged func(i int) (what string, b []byte)) {
 	var scan record.Scanner
 	scan.MaxBytes = int(t.Limits.RecordBytes)
 	refs, err := scan.Scan(records, nil)
@@ -185,8 +185,8 @@ func (t *trial) damagedRecords(records []byte) (n int, make func(i int) (what st
 	// The first, the last, and some between.
 	chosen := []int{0}
 	count := DamagedRecords
-	if t.session.Thorough {
-		count *= Thorough
+	if t.Thorough {
+		count *= ThoroughFactor
 	}
 	if count = min(count, len(refs)); count > 1 {
 		for i := 1; i < count-1; i++ {

@@ -51,6 +51,11 @@ const (
 
 const schemaFolder = "schema-"
 
+// SchemaPath is where older records lie in a folder of fixtures, but for their ending: "schema-1/NAME".
+func SchemaPath(schema uint64, name string) string {
+	return path.Join(schemaFolder+strconv.FormatUint(schema, 10), name)
+}
+
 // ErrNoFixtures says that a folder holds nothing to test with.
 var ErrNoFixtures = errors.New("no fixtures")
 
@@ -133,7 +138,7 @@ func (r *fixtureReader) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fixture %s: %w", name, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // it was only read from
 	b, err := io.ReadAll(io.LimitReader(f, MaxFixtureBytes+1))
 	if err != nil {
 		return nil, fmt.Errorf("fixture %s: %w", name, err)

@@ -27,6 +27,7 @@ type function struct {
 	marks  []mark
 	cur    int // the block that is being read; -1 where nothing can run
 	loops  int // how many loops enclose the place that is being read
+	labels int // how many blocks, loops and ifs there are
 
 	lengths bool // an instruction is charged by its length
 	ahead   bool // the local may be ahead of the global at the end of the function
@@ -196,7 +197,17 @@ func (f *function) scan(m *module, i int) error {
 	if r.bad() {
 		return corrupt(f.name(), r.off, r.why)
 	}
+	if n := f.complexity(); n > MaxComplexity {
+		return tooLarge(f.name()+": complexity", n, MaxComplexity)
+	}
 	return nil
+}
+
+// complexity tells how hard the function is to compile: wazero needs time and memory that grow with the
+// number of blocks times that of locals, and with the square of the number of blocks.
+func (f *function) complexity() int {
+	blocks := max(len(f.blocks), f.labels)
+	return blocks * (f.locals + blocks/blocksPerLocal)
 }
 
 func (f *function) name() string { return fmt.Sprintf("function %d", f.index) }
@@ -468,6 +479,7 @@ func (f *function) branch(r *reader) {
 // open reads the rest of block, loop or if.
 func (f *function) open(r *reader, op byte) error {
 	fr := frame{op: op, sig: f.blockType(r), waiting: -1, other: -1, head: -1}
+	f.labels++
 	if r.bad() {
 		return nil
 	}

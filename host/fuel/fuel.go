@@ -12,15 +12,18 @@ const Version = 1
 // DefaultExport is the name under which a module's counter is exported if [Options] name none.
 const DefaultExport = "torpor_fuel"
 
-// Limits on the modules that are taken. All memory that [Instrument] uses is bounded by them.
+// Limits on the modules that are taken. They bound all memory that [Instrument] uses, and what it takes to
+// compile the result: some functions of a few kilobytes take wazero minutes. The largest functions of Go
+// programs have a complexity of 30,000.
 const (
 	MaxModuleBytes   = 64 << 20  // of the module
 	MaxResultBytes   = 256 << 20 // of the instrumented module
-	MaxFunctionBytes = 8 << 20   // of one function's code
-	MaxFunctions     = 1_000_000 // imported and own ones
-	MaxLocals        = 50_000    // declared by a function
+	MaxFunctionBytes = 1 << 20   // of one function's code
+	MaxFunctions     = 200_000   // imported and own ones
+	MaxLocals        = 5_000     // declared by a function
 	MaxValues        = 1_000     // parameters or results of a type
-	MaxNesting       = 1 << 17   // blocks within one another
+	MaxNesting       = 10_000    // blocks within one another
+	MaxComplexity    = 1_500_000 // of a function: blocks x (locals + blocks/100)
 )
 
 // What costs how much.
@@ -29,6 +32,8 @@ const (
 	pageBits      = 16 // log2 of the bytes of a page of memory
 	itemBits      = 3  // log2 of the bytes of a reference in a table
 	valuesPerUnit = 8  // parameters, results and locals that a unit pays for
+
+	blocksPerLocal = 100 // as many blocks make a function as hard to compile as one local more
 )
 
 const (

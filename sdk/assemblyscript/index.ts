@@ -1,0 +1,2 @@
+// What `import { ... } from "torpor"` gives.
+export * from "./assembly";
