@@ -230,7 +230,7 @@ func serving(t *testing.T, environ []string, args ...string) (url string, stop f
 	code := make(chan int, 1)
 	go func() {
 		args := append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)
-		code <- Run(ctx, Streams{In: strings.NewReader(""), Out: outWriter, Err: &errs}, environ, args)
+		code <- Run(ctx, sources(), Streams{In: strings.NewReader(""), Out: outWriter, Err: &errs}, environ, args)
 		outWriter.Close()
 	}()
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -340,7 +340,7 @@ func TestServeStoppedBeforeItIsUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	var out, errs lockedBuffer
-	code := Run(ctx, Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, nil,
+	code := Run(ctx, sources(), Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, nil,
 		[]string{"serve", "--listen", "127.0.0.1:0", "--data", filepath.Join(t.TempDir(), "data"), "--load-strategy", "ON_STARTUP"})
 	if code != 0 {
 		t.Errorf("exit code %d: %s", code, errs.String())

@@ -13,7 +13,7 @@ import (
 // The program is one call, which takes all it uses of the process it runs in.
 func ExampleRun() {
 	var out strings.Builder
-	code := cli.Run(context.Background(), cli.Streams{In: strings.NewReader(""), Out: &out, Err: os.Stderr},
+	code := cli.Run(context.Background(), os.DirFS(".."), cli.Streams{In: strings.NewReader(""), Out: &out, Err: os.Stderr},
 		os.Environ(), []string{"version", "--json"})
 
 	var v struct{ Version string }
@@ -26,7 +26,7 @@ func ExampleRun() {
 
 // A mistake is told on the error stream, with what is allowed, and by the exit code.
 func ExampleRun_mistake() {
-	code := cli.Run(context.Background(), cli.Streams{In: strings.NewReader(""), Out: os.Stdout, Err: os.Stdout},
+	code := cli.Run(context.Background(), os.DirFS(".."), cli.Streams{In: strings.NewReader(""), Out: os.Stdout, Err: os.Stdout},
 		[]string{"SNAPSHOT_SAVE_STRATEGY=HOURLY"}, []string{"serve"})
 	fmt.Println("exit code", code)
 	// Output:

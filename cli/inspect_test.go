@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -21,11 +22,14 @@ import (
 	"github.com/torpor-run/torpor/runtime/statefile"
 )
 
+// sources are those of the repository, which the program has with it.
+func sources() fs.FS { return os.DirFS("..") }
+
 // torpor runs the command line and gives what it wrote and its exit code.
 func torpor(t *testing.T, environ []string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code = Run(context.Background(), Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, environ, args)
+	code = Run(context.Background(), sources(), Streams{In: strings.NewReader(""), Out: &out, Err: &errs}, environ, args)
 	return out.String(), errs.String(), code
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime/debug"
 	"strings"
 
@@ -22,12 +23,14 @@ type Streams struct {
 type program struct {
 	Streams
 	environ []string
+	sdks    fs.FS
 }
 
 // Run runs the command line args with the environment environ ("KEY=value") and returns the exit code.
+// sdks is the root of Torpor's sources, or as much of it as package project needs to make projects.
 // Errors have been written to streams.Err. It is safe for concurrent use as far as the streams are.
-func Run(ctx context.Context, streams Streams, environ, args []string) int {
-	p := &program{Streams: streams, environ: environ}
+func Run(ctx context.Context, sdks fs.FS, streams Streams, environ, args []string) int {
+	p := &program{Streams: streams, environ: environ, sdks: sdks}
 	root := p.root()
 	root.SetArgs(args)
 	root.SetIn(streams.In)

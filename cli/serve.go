@@ -209,6 +209,7 @@ func (h *house) openState(ctx context.Context, s *settings, logger *slog.Logger,
 	if err != nil {
 		return err
 	}
+	prepareKept(ctx, wasm, dir, logger)
 	for i := range services {
 		services[i].part.Serializer = records
 	}
@@ -217,6 +218,28 @@ func (h *house) openState(ctx context.Context, s *settings, logger *slog.Logger,
 		return wasm.Compile(ctx, name, b)
 	}
 	return nil
+}
+
+// prepareKept has the modules that older states were written by compiled in the background, before a first
+// request needs one to restore.
+func prepareKept(ctx context.Context, wasm *host.Host, dir *statedir.Dir, logger *slog.Logger) {
+	kept, err := dir.Modules()
+	if err != nil {
+		logger.Debug("kept modules cannot be listed; they are compiled when they are needed", "error", err)
+		return
+	}
+	wasm.Prepare(ctx, func(yield func(string, []byte) bool) {
+		for _, digest := range kept {
+			b, err := dir.Module(digest)
+			if err != nil {
+				logger.Debug("a kept module cannot be read", "error", err)
+				continue
+			}
+			if !yield(fmt.Sprintf("%x", digest[:6]), b) {
+				return
+			}
+		}
+	})
 }
 
 // cacheDir is where compiled modules are kept.

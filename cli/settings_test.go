@@ -143,7 +143,7 @@ func TestSettingsEverywhere(t *testing.T) {
 
 // TestSettingsPerModule: a module's own limits, and the others from those for all.
 func TestSettingsPerModule(t *testing.T) {
-	s, _, err := read(t, nil, []string{"TORPOR_LIMIT_TIME=30"}, `
+	s, _, err := read(t, []string{"--data", t.TempDir()}, []string{"TORPOR_LIMIT_TIME=30"}, `
 limit_memory: 512MiB
 modules:
   orders:

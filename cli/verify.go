@@ -38,7 +38,7 @@ A data folder must not be in use: stop its runtime first. Its lock (the file LOC
   damaged        it is not what was written; what is still good of it is said
   torn           its end is a save that did not come to its end: nothing saved is lost, and the next start
                  cuts it off. A file that is named by itself is damaged then
-  no-serializer  sound, but the module that wrote it is not kept
+  no-serializer  sound, but a module that it names, as its writer or as pinned, is not kept
   version        of a format this program does not know
   too-large      beyond a limit of this program
   unreadable     the disk or the permissions fail

@@ -12,8 +12,8 @@ import (
 	"github.com/torpor-run/torpor/runtime/vfs"
 )
 
-// collect removes modules that no state file needs any more. It removes nothing unless every state file,
-// set aside or not, says which module wrote it. Modules that this process has kept are needed by what it
+// collect removes modules that no state file needs any more and no name is pinned to. It removes nothing
+// unless every state file, set aside or not, says which module wrote it, and the pins are whole. Modules that this process has kept are needed by what it
 // is about to save; where there are no others no file is opened.
 //
 // The removals are not synced: a module that a power cut gives back is removed by a later collect. But
@@ -26,6 +26,12 @@ func (d *Dir) collect() {
 	d.modulesMu.Lock()
 	defer d.modulesMu.Unlock()
 	garbage, err := d.unprotected()
+	if err == nil && len(garbage) > 0 {
+		if err := d.sparePinned(garbage); err != nil {
+			d.log.Warn("no module is removed, for it is not known which are pinned", "error", err)
+			return
+		}
+	}
 	if err == nil && len(garbage) > 0 {
 		err = d.spareNeeded(garbage)
 	}
@@ -45,19 +51,33 @@ func (d *Dir) collect() {
 
 // unprotected lists the modules that this process has not kept.
 func (d *Dir) unprotected() (map[moduleDigest]bool, error) {
-	entries, err := d.fs.ReadDir(modulesPlace)
+	all, err := d.listModules()
 	if err != nil {
 		return nil, err
 	}
 	found := map[moduleDigest]bool{}
+	for _, digest := range all {
+		if !d.modules[digest] {
+			found[digest] = true
+		}
+	}
+	return found, nil
+}
+
+// listModules gives the digests of all modules, in their order.
+func (d *Dir) listModules() (found []moduleDigest, err error) {
+	entries, err := d.fs.ReadDir(modulesPlace)
+	if err != nil {
+		return nil, err
+	}
 	for _, e := range entries {
 		digits, ok := strings.CutSuffix(e.Name, moduleSuffix)
 		b, err := hex.DecodeString(digits)
 		if !ok || err != nil || len(b) != len(moduleDigest{}) || !e.Type.IsRegular() {
 			continue
 		}
-		if digest := moduleDigest(b); modulePath(digest) == path.Join(modulesPlace, e.Name) && !d.modules[digest] {
-			found[digest] = true
+		if digest := moduleDigest(b); modulePath(digest) == path.Join(modulesPlace, e.Name) {
+			found = append(found, digest)
 		}
 	}
 	return found, nil

@@ -39,9 +39,14 @@ type ledger struct {
 	modules    map[string]bool
 	mine       map[string]bool // modules the process at work was told are kept
 	deltas     int             // acknowledged ones
+
+	pins      map[string]string   // acknowledged: name to module, "" for none
+	triedPins map[string][]string // after them: each may be in place
 }
 
-func newLedger() *ledger { return &ledger{modules: map[string]bool{}, mine: map[string]bool{}} }
+func newLedger() *ledger {
+	return &ledger{modules: map[string]bool{}, mine: map[string]bool{}, pins: map[string]string{}, triedPins: map[string][]string{}}
+}
 
 // clone is for another process.
 func (l *ledger) clone() *ledger {
@@ -50,6 +55,7 @@ func (l *ledger) clone() *ledger {
 	for m, acked := range l.modules {
 		c.modules[m] = acked
 	}
+	c.pins, c.triedPins = maps.Clone(l.pins), maps.Clone(l.triedPins)
 	return &c
 }
 
@@ -98,6 +104,52 @@ func (l *ledger) keep(d *statedir.Dir, wasm string) error {
 	return err
 }
 
+// pin gives a name to a module; "" takes the name away.
+func (l *ledger) pin(d *statedir.Dir, name, wasm string) error {
+	l.triedPins[name] = append(slices.Clone(l.triedPins[name]), wasm)
+	var err error
+	if wasm == "" {
+		err = d.Unpin(name)
+	} else {
+		_, _, err = d.Pin(name, "1.0.0", []byte(wasm))
+	}
+	if err == nil {
+		l.pins[name] = wasm
+		delete(l.triedPins, name)
+	}
+	return err
+}
+
+// wantPins fails unless every name stands for what was acknowledged or tried later, and that is there.
+func (l *ledger) wantPins(t *testing.T, what string, d *statedir.Dir) (found map[string]string) {
+	t.Helper()
+	pins, err := d.Pins()
+	if err != nil {
+		t.Fatalf("%s: pins: %v", what, err)
+	}
+	found = map[string]string{}
+	for _, p := range pins {
+		wasm, err := d.Module(p.Digest)
+		if err != nil {
+			t.Fatalf("%s: the module pinned as %s: %v", what, p.Name, err)
+		}
+		found[p.Name] = string(wasm)
+	}
+	names := maps.Clone(l.pins)
+	for name := range l.triedPins {
+		names[name] = l.pins[name]
+	}
+	for name := range found {
+		names[name] = l.pins[name]
+	}
+	for name, acked := range names {
+		if got := found[name]; got != acked && !slices.Contains(l.triedPins[name], got) {
+			t.Fatalf("%s: %s is pinned to %.10q; want %.10q or %.10q", what, name, got, acked, l.triedPins[name])
+		}
+	}
+	return found
+}
+
 // check opens what a crash has left and compares it with the ledger, then saves once more.
 func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 	t.Helper()
@@ -106,6 +158,7 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 		t.Fatalf("%s: opening again: %v", what, err)
 	}
 	found := l.wantState(t, what, d)
+	pinned := l.wantPins(t, what, d)
 	wantNoTemps(t, what, m)
 
 	// What was handed out must not be taken back, even by a power cut at this moment.
@@ -118,11 +171,15 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 		t.Fatalf("%s: loaded %q of generation %d; after a power cut %q of generation %d, %v",
 			what, found.content, found.generation, content, g, err)
 	}
+	if again := l.wantPins(t, what+", another power cut", da); !maps.Equal(pinned, again) {
+		t.Fatalf("%s: pinned were %.20q; after a power cut %.20q", what, pinned, again)
+	}
 
 	l.wantSound(t, what, m, d)
 	wantEach(t, what, d)
 	next := l.clone()
 	next.content, next.generation, next.tried = found.content, found.generation, nil
+	next.pins, next.triedPins = pinned, map[string][]string{}
 	if found.generation > 0 {
 		if err := next.change(d, "later", "1"); err != nil {
 			t.Fatalf("%s: a later change: %v", what, err)
@@ -151,6 +208,7 @@ func (l *ledger) check(t *testing.T, what string, m *vfs.Mem, keep int) {
 		t.Fatalf("%s: opening after the later save: %v", what, err)
 	}
 	next.wantState(t, what+", later save", d)
+	next.wantPins(t, what+", later save", d)
 	l.wantSound(t, what+", later save", after, d) // removals are not synced: more than keep may be there
 	l.wantEvidence(t, what, after)
 }
@@ -430,7 +488,68 @@ func scripts() []script {
 			l.evidence = readFile(t, m, current)[all[good].End:]
 		}
 	}
+	pins := func(pairs ...string) func(*statedir.Dir, *ledger) error {
+		return func(d *statedir.Dir, l *ledger) error {
+			for i := 0; i < len(pairs); i += 2 {
+				if err := l.pin(d, pairs[i], pairs[i+1]); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	pinned := func(pairs ...string) func(*testing.T, *vfs.Mem, *ledger) {
+		return func(t *testing.T, m *vfs.Mem, l *ledger) {
+			saves(2, "one")(t, m, l)
+			d := open(t, m, options(2))
+			check(t, pins(pairs...)(d, l))
+			check(t, d.Close())
+		}
+	}
+	pinning := []string{"open pins.json.tmp-2", "write pins.json.tmp-2", "sync pins.json.tmp-2", "rename pins.json", "sync modules"}
 	return []script{
+		{name: "pin", keep: 2, reach: append(pinning, "rename "+moduleName(wasm)),
+			prepare: saves(2, "one"), act: pins("settings", wasm)},
+		{name: "pin replaced, another added", keep: 2, reach: append(pinning, "rename "+moduleName("two")),
+			prepare: pinned("settings", "one", "todo", "beside"), act: pins("settings", "two", "orders", wasm)},
+		{name: "pin given back", keep: 2, reach: []string{"rename pins.json"},
+			prepare: pinned("settings", "one"), act: pins("settings", "two", "settings", "one", "settings", "one")},
+		{name: "unpin", keep: 2, reach: []string{"rename pins.json", "sync modules"},
+			prepare: pinned("settings", "one", "todo", "two"), act: pins("settings", "")},
+		{name: "module collected when its pin is replaced", keep: 1,
+			reach:   []string{"remove " + moduleName("one"), "sync modules", "rename pins.json"},
+			prepare: pinned("settings", "one", "todo", "two"),
+			act: func(d *statedir.Dir, l *ledger) error {
+				if err := pins("settings", "three")(d, l); err != nil {
+					return err
+				}
+				return l.save(d, "two") // which removes the generation before, and then what nobody needs
+			},
+			after: func(t *testing.T, m *vfs.Mem, _ *ledger) {
+				want := []string{moduleName("three"), moduleName("two"), "pins.json"}
+				slices.Sort(want)
+				wantNames(t, m, "modules", want...)
+			}},
+		{name: "pin of a process that died", keep: 2,
+			prepare: func(t *testing.T, m *vfs.Mem, l *ledger) {
+				// It died before the sync of the folder: the pin is there, its name is not durable, and what
+				// it replaced seems to be needed by nobody.
+				pinned("settings", "one")(t, m, l)
+				w := vfs.Faulty(m, vfs.Fault{})
+				d := open(t, w, options(2))
+				renamed := false
+				w.Inject(vfs.Fault{At: 1, Err: vfs.ErrCrashed, Sticky: true,
+					Match: func(op vfs.Op, name string) bool {
+						renamed = renamed || op == vfs.OpRename && path.Base(name) == "pins.json"
+						return renamed && op == vfs.OpSync
+					}})
+				if err := l.pin(d, "settings", "two"); !errors.Is(err, vfs.ErrCrashed) {
+					t.Fatal(err)
+				}
+				check(t, d.Close())
+			},
+			act:   loads,
+			after: func(t *testing.T, m *vfs.Mem, _ *ledger) { wantNames(t, m, "modules", moduleName("two"), "pins.json") }},
 		{name: "delta append", keep: 2, reach: append(appends, "sync s3"),
 			prepare: saves(2, "one", "two"), act: change("a", "1"), after: wantDeltas(1)},
 		{name: "several deltas", keep: 2, reach: appends,
@@ -778,10 +897,15 @@ func TestFault(t *testing.T) {
 					}
 					l.wantState(t, what, d)
 					l.wantModules(t, what, d)
+					pinned := l.wantPins(t, what, d)
 					// A runtime changes what it has; where it could not load, it has nothing.
 					found := l.wantState(t, what, d)
 					l.content, l.generation, l.tried = found.content, found.generation, nil
 					l.highest = max(l.highest, found.generation)
+					l.pins, l.triedPins = pinned, map[string][]string{}
+					if err := l.pin(d, "well", "again"); err != nil {
+						t.Fatalf("%s, a pin on a disk that is well again: %v", what, err)
+					}
 					if err := l.change(d, "well", "again"); err != nil {
 						t.Fatalf("%s, a change on a disk that is well again: %v", what, err)
 					}

@@ -59,8 +59,9 @@ type Dir struct {
 	partsMu sync.Mutex
 	parts   map[PartID]*part
 
-	modulesMu sync.Mutex
-	modules   map[moduleDigest]bool // known to be sound and durable
+	modulesMu  sync.Mutex
+	modules    map[moduleDigest]bool // known to be sound and durable
+	pinsSynced bool                  // pins.json has its name durably
 }
 
 // part is what is known of a part's files. The lock is held by whoever changes them.
@@ -229,7 +230,7 @@ func (d *Dir) sweep() {
 		return entries
 	}
 	for _, e := range list(modulesPlace) {
-		if e.Type.IsRegular() && isModuleTemp(e.Name) {
+		if e.Type.IsRegular() && (isModuleTemp(e.Name) || isPinsTemp(e.Name)) {
 			remove(modulesPlace, e.Name)
 		}
 	}

@@ -5,7 +5,8 @@
 //	state/api_states/<service>/<part>.state.g<generation>                     one kept from before
 //	state/api_states/<service>/<part>.state.corrupt-<time>-g<generation>      a damaged one, set aside
 //	state/api_states/<service>/<part>.state.corrupt-<time>-g<generation>-tail a damaged end of one
-//	modules/<sha256>.wasm                                                     serializers of kept states
+//	modules/<sha256>.wasm                                                     serializers: of kept states, and pinned
+//	modules/pins.json                                                         names of pinned serializers (FORMAT.md)
 //	LOCK                                                                      one runtime at a time
 //
 // A generation number has at least 12 digits; a time is UTC, as in 20261122T174203Z. What lies in a
@@ -68,6 +69,11 @@
 //
 // [Dir.KeepModule] keeps the serializer of a state beside it. A module is removed, at [Open] and after a
 // commit that has removed older files, if this process has not kept it and no state file of any part, set
-// aside or not, names it. As long as there is a state file that does not say what wrote it (damaged, of an
-// unknown format, a -tail), none is removed.
+// aside or not, names it, and no name is pinned to it. As long as there is a state file that does not say
+// what wrote it (damaged, of an unknown format, a -tail), or the pins can not be read or name a module that
+// is not there, none is removed.
+//
+// [Dir.Pin] keeps a module because its owner says so, under a name. The module is published first, then
+// pins.json, both by the same function as everything else; so at every moment a name stands for what it
+// stood for or for the new module, and that is there. Who reads the pins makes them durable first.
 package statedir

@@ -175,3 +175,28 @@ func ExampleDir_BeginDelta() {
 	// generation 2, in state/api_states/orders/store.state, has order-2
 	// generation 1, in state/api_states/orders/store.state, has order-1
 }
+
+// A module is kept under a name, whether a state needs it or not.
+func ExampleDir_Pin() {
+	dir, err := statedir.Open(vfs.NewMem(), statedir.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer dir.Close()
+	for _, version := range []string{"1.0.0", "1.1.0"} {
+		before, replaced, err := dir.Pin("orders", version, []byte("\x00asm "+version))
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s pinned; was another: %v %q\n", version, replaced, before.Version)
+	}
+	pins, err := dir.Pins()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(len(pins), pins[0].Name, pins[0].Version)
+	// Output:
+	// 1.0.0 pinned; was another: false ""
+	// 1.1.0 pinned; was another: true "1.0.0"
+	// 1 orders 1.1.0
+}

@@ -85,6 +85,16 @@ func (d *Dir) keepModule(digest moduleDigest, wasm []byte) error {
 	return t.publish("")
 }
 
+// Modules gives the digests of all modules that are kept, whether a state needs them or a person added
+// them. What lies under a digest may be damaged: Module tells.
+func (d *Dir) Modules() ([][sha256.Size]byte, error) {
+	if err := d.enter(); err != nil {
+		return nil, err
+	}
+	defer d.life.RUnlock()
+	return d.listModules()
+}
+
 // Module reads a kept module. The error wraps abi.ErrNotFound if it is not kept, abi.ErrCorrupt if the
 // file does not hold what its name says, abi.ErrTooLarge beyond [MaxModuleBytes].
 func (d *Dir) Module(digest [sha256.Size]byte) ([]byte, error) {

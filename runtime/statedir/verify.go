@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,6 +39,7 @@ const (
 	KindState     Kind = "state"     // a generation: the newest or an older one
 	KindSetAside  Kind = "set-aside" // a damaged file that was moved aside before; it is not looked into
 	KindModule    Kind = "module"    // a kept serializer
+	KindPins      Kind = "pins"      // the names of pinned serializers
 	KindTemporary Kind = "temporary" // left by a save that was interrupted; the next start removes it
 )
 
@@ -50,7 +52,7 @@ type Finding struct {
 	Err     error         // what is wrong; nil: nothing. It wraps abi.ErrCorrupt, abi.ErrVersion …
 	Good    int64         // of a damaged state file: how many bytes, from the beginning, are a whole state file
 	Torn    bool          // what follows those is an append that did not come to its end: nothing saved is lost
-	Missing bool          // Err is that the state's serializer is not kept; the state itself is sound
+	Missing bool          // Err is that a serializer it names is not kept; the state, or the pins, are sound
 	Repair  string        // what was done about Err; "" for nothing
 	Left    error         // what of Err is still so after the repair; without one, Err
 
@@ -66,14 +68,16 @@ type StateSummary struct {
 
 // Verify reads all of the state directory that fsys is the root of and tells each about every file, in
 // order of service, part and age. It checks the structure, every checksum, every record and their number,
-// that each file is what its name says, and that the serializers of all states are kept and whole.
+// that each file is what its name says, and that the serializers of all states, and those pinned, are kept
+// and whole.
 //
 // It takes the directory's lock meanwhile: the error is a *[LockedError] if a runtime has it. Where
 // nothing can be written, and so nothing is changed by anyone with the same rights, it goes on without.
 //
 // With Repair, a damaged file is moved aside, as a runtime that finds it would do; of one whose beginning
 // is good, what is behind it is moved to a file of its own; a missing or damaged module that this program
-// has built in is put back. No byte is lost by it.
+// has built in is put back. No byte is lost by it. Pins that are damaged are moved aside, too: then nothing
+// is pinned, and no module is removed as long as that file is there.
 //
 // What is wrong with files is in the findings; the error is of the search itself, or ctx's.
 func Verify(ctx context.Context, fsys vfs.FS, opt VerifyOptions, each func(Finding)) (err error) {
@@ -91,6 +95,9 @@ func Verify(ctx context.Context, fsys vfs.FS, opt VerifyOptions, each func(Findi
 	}
 	for _, name := range v.moduleFiles {
 		v.module(name)
+	}
+	if slices.Contains(v.moduleFiles, pinsName) {
+		v.each(v.pins())
 	}
 	for _, s := range v.services {
 		for _, f := range s.files {
@@ -245,9 +252,9 @@ func (v *verifier) module(name string) {
 	digits, isModule := strings.CutSuffix(name, moduleSuffix)
 	sum, err := hex.DecodeString(digits)
 	switch {
-	case isModuleTemp(name):
+	case isModuleTemp(name), isPinsTemp(name):
 		found.Kind = KindTemporary
-	case strings.Contains(name, moduleSuffix+damagedInfix):
+	case strings.Contains(name, moduleSuffix+damagedInfix), isPinsAside(name):
 		found.Kind = KindSetAside
 	case !isModule || err != nil || len(sum) != len(moduleDigest{}):
 		return // nothing of ours
@@ -274,6 +281,15 @@ func (v *verifier) module(name string) {
 
 // replaceModule moves a damaged module aside and puts back the one built in, if there is one.
 func (v *verifier) replaceModule(digest moduleDigest, name string) (done string, err error) {
+	done, err = v.moveAside(name)
+	if err == nil && v.restoreModule(digest) {
+		done += "; this program's own copy is in its place"
+	}
+	return done, err
+}
+
+// moveAside renames a damaged file of the modules' folder and says how.
+func (v *verifier) moveAside(name string) (done string, err error) {
 	var aside string
 	for at := v.d.now().UTC(); ; at = at.Add(time.Second) {
 		aside = name + damagedInfix + at.Format(damagedLayout)
@@ -288,11 +304,7 @@ func (v *verifier) replaceModule(digest moduleDigest, name string) (done string,
 	if err := errors.Join(v.d.fs.Rename(path.Join(modulesPlace, name), path.Join(modulesPlace, aside)), syncFolder(v.d.fs, modulesPlace)); err != nil {
 		return "", err
 	}
-	done = "moved aside as " + vfs.Path(v.d.fs, path.Join(modulesPlace, aside))
-	if v.restoreModule(digest) {
-		done += "; this program's own copy is in its place"
-	}
-	return done, nil
+	return "moved aside as " + vfs.Path(v.d.fs, path.Join(modulesPlace, aside)), nil
 }
 
 // restoreModule puts a module back that this program has built in.
@@ -302,6 +314,39 @@ func (v *verifier) restoreModule(digest moduleDigest) bool {
 	}
 	wasm, ok := v.opt.Module(digest)
 	return ok && v.d.keepModule(digest, wasm) == nil
+}
+
+// pins checks what is pinned, when the modules have been looked at.
+func (v *verifier) pins() Finding {
+	found := Finding{Path: vfs.Path(v.d.fs, pinsPath()), Kind: KindPins, Size: v.d.size(pinsPath())}
+	pins, err := v.d.readPins()
+	found.Err, found.Left = err, err
+	if v.opt.Repair && errors.Is(err, abi.ErrCorrupt) {
+		if found.Repair, err = v.moveAside(pinsName); err != nil {
+			found.Err = fmt.Errorf("%w; and it could not be repaired: %w", found.Err, err)
+			found.Left = found.Err
+		} else {
+			found.Left = nil
+		}
+	}
+	for _, p := range pins {
+		problem, kept := v.modules[p.Digest]
+		if kept && problem == nil {
+			continue
+		}
+		if !kept {
+			problem = fmt.Errorf("module %s: %w", vfs.Path(v.d.fs, modulePath(p.Digest)), abi.ErrNotFound)
+		}
+		problem = fmt.Errorf("%s: %s %s is pinned and is not kept; add it again with torpor module add: %w", found.Path, p.Name, p.Version, problem)
+		found.Err, found.Missing = errors.Join(found.Err, problem), true
+		if v.opt.Repair && !kept && v.restoreModule(p.Digest) {
+			v.modules[p.Digest] = nil
+			found.Repair = "a pinned serializer, which this program has built in, was put back"
+			continue
+		}
+		found.Left = errors.Join(found.Left, problem)
+	}
+	return found
 }
 
 // file checks one file of a service's folder.
