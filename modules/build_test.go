@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -143,64 +142,19 @@ func TestSDK(t *testing.T) {
 	}
 }
 
-// TestSDKReadme builds the serializer that sdk/rust/README.md shows, by the commands it shows, and
-// runs it.
-func TestSDKReadme(t *testing.T) {
+// TestPanics: what sdk/rust/README.md says of panics, with std and without.
+func TestPanics(t *testing.T) {
 	t.Parallel()
 	rustc, _ := wasmRustc(t)
-	readme, err := os.ReadFile("../sdk/rust/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := func(lang string) string {
-		m := regexp.MustCompile("(?s)```" + lang + "\n(.*?)```").FindSubmatch(readme)
-		if m == nil {
-			t.Fatalf("README.md has no block of %s", lang)
-		}
-		return string(m[1])
-	}
-	dir := t.TempDir()
-	for name, content := range map[string]string{"lines.rs": block("rust"), "build.sh": "set -eu\n" + block("sh")} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	bin := t.TempDir()
-	if err := os.Symlink(rustc, filepath.Join(bin, "rustc")); err != nil {
-		t.Fatal(err)
-	}
 	root, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := []string{"PATH=" + bin + string(os.PathListSeparator) + os.Getenv("PATH"), "TORPOR=" + root}
-	if out, err := command(t, dir, env, "sh", "build.sh"); err != nil {
+	dir := t.TempDir()
+	if out, err := command(t, dir, nil, rustc, "--edition", "2021", "--target", "wasm32-unknown-unknown", "-O", "-C", "panic=abort",
+		"--crate-type", "rlib", "--crate-name", "torpor", "-o", "libtorpor.rlib", filepath.Join(root, "sdk/rust/src/lib.rs")); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	wasm, err := os.ReadFile(filepath.Join(dir, "lines.wasm"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	g := newGuest(t, wasm)
-
-	native := "region=eu-west-1\ngreeting=grüß dich=1\nempty=\n"
-	saved := g.run(abi.ExportSave, &call{input: []byte(native), native: true, records: true, piece: func(int) int { return 3 }})
-	if !saved.accepted() {
-		t.Fatal(saved)
-	}
-	loaded := g.run(abi.ExportLoad, &call{input: saved.output.Bytes()})
-	if !loaded.accepted() || loaded.output.String() != native {
-		t.Errorf("%v: %q", loaded, loaded.output.String())
-	}
-	bad := g.run(abi.ExportSave, &call{input: []byte("a=b\nno pair\n"), native: true, records: true})
-	if bad.code != abi.CodeCorrupt || bad.failure.Offset != 4 || bad.status != int32(abi.CodeCorrupt) {
-		t.Errorf("a line that is no pair: %v", bad)
-	}
-	if c := g.run(abi.ExportMigrate, &call{}); c.code != abi.CodeUnsupported {
-		t.Errorf("migrate, which it does not offer: %v", c)
-	}
-
-	// What the README says of std and of panics, which its serializer has none of.
 	for name, c := range map[string]struct{ before, after string }{
 		"no_std": {"#![no_std]\n", "torpor::panic_handler!();"},
 		"std":    {"", "torpor::panic_hook!();"},

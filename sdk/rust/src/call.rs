@@ -83,6 +83,19 @@ impl<'a> Call<'a> {
         Ok(())
     }
 
+    /// For a serializer without settings: refuses every one that the part has.
+    pub fn no_settings(&self) -> Result<()> {
+        let mut r = Reader::new(self.settings);
+        let name = match r.map() {
+            Ok(0) => return Ok(()),
+            Ok(_) => r.text().unwrap_or(""),
+            Err(_) if self.settings.is_empty() => return Ok(()),
+            Err(_) => "",
+        };
+        let msg = "unknown setting; this serializer has none";
+        Err(Error::new(Code::Unsupported, msg).path(Call::setting_path(name)))
+    }
+
     /// An error about the value of a setting: `expected` in words.
     pub fn wrong_setting(name: &str, expected: &str) -> Error {
         Error::new(Code::Unsupported, Text::new().str(expected).str(" expected")).path(Call::setting_path(name))
@@ -203,6 +216,9 @@ mod tests {
         assert_eq!(seen, [("schema", 3), ("depth", 2)]);
         let e = call.settings(&["schema"], |_, _| Ok(())).unwrap_err();
         assert_eq!(e.parts(), (4, "unknown setting; known are: schema".into(), "settings.depth".into(), None));
+        let e = call.no_settings().unwrap_err();
+        assert_eq!(e.parts(), (4, "unknown setting; this serializer has none".into(), "settings.schema".into(), None));
+        assert!(Call::default().no_settings().is_ok());
     }
 
     #[test]

@@ -65,14 +65,14 @@ impl Details {
     const NONE: Details = Details { msg: Text::new(), path: Text::new(), offset: None };
 }
 
-#[cfg(not(test))]
+#[cfg(target_arch = "wasm32")]
 fn last<R>(f: impl FnOnce(&mut Details) -> R) -> R {
     static LAST: crate::sys::Scratch<Details> = crate::sys::Scratch::new(Details::NONE);
     LAST.with(f)
 }
 
 /// Tests run in threads, and each is a guest of its own.
-#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 fn last<R>(f: impl FnOnce(&mut Details) -> R) -> R {
     use std::cell::RefCell;
     std::thread_local!(static LAST: RefCell<Details> = const { RefCell::new(Details::NONE) });

@@ -207,7 +207,7 @@ mod tests {
 
     fn call(input: &[u8], arg: &[u8], f: Operation) -> (i32, Host) {
         let mut status = -1;
-        let host = Host { input: vec![(input.to_vec(), false)], arg: arg.to_vec(), ..Host::default() };
+        let host = Host { input: vec![(input.to_vec(), false)].into(), arg: arg.to_vec(), ..Host::default() };
         let mut buffers = Box::new(Buffers::<64, 64>::new());
         let host = run(host, || status = buffers.run(f));
         (status, host)

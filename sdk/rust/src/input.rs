@@ -115,10 +115,11 @@ impl<'a> Input<'a> {
     pub fn until(&mut self, stop: u8) -> Result<Option<&[u8]>> {
         let mut from = 0;
         let n = loop {
-            if let Some(at) = self.bytes()[from..].iter().position(|b| *b == stop) {
-                break from + at + 1;
+            let at = find(self.bytes(), from, stop);
+            if at < self.bytes().len() {
+                break at + 1;
             }
-            from = self.bytes().len();
+            from = at;
             if !self.fill()? {
                 break from;
             }
@@ -132,6 +133,25 @@ impl<'a> Input<'a> {
 /// The bit of `next` that says that the input ends with these bytes.
 const NEXT_END: i64 = 1 << 32;
 
+/// Where `stop` is first in `s` from `from` on, or the length of `s`: eight bytes at a time.
+fn find(s: &[u8], from: usize, stop: u8) -> usize {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let mut at = from;
+    while let Some(word) = s.get(at..at + 8).and_then(|w| w.try_into().ok()) {
+        // A byte that is `stop` becomes 0, and the lowest 0 is the lowest bit that stays.
+        let zeros = u64::from_le_bytes(word) ^ (LOW * stop as u64);
+        let hit = zeros.wrapping_sub(LOW) & !zeros & (LOW << 7);
+        if hit != 0 {
+            return at + hit.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while s.get(at).map_or(false, |b| *b != stop) {
+        at += 1;
+    }
+    at
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,6 +164,20 @@ mod tests {
     fn pieces(data: &[u8], step: usize, late_end: bool) -> Host {
         let input = data.chunks(step).map(|c| (c.to_vec(), false)).collect();
         Host { input, late_end, ..Host::default() }
+    }
+
+    #[test]
+    fn finds_a_byte() {
+        let mut s: Vec<u8> = (0..=255).collect();
+        s.extend_from_slice(&[0x0a, 0x0b, 0x8a, 0x0a, 0x09, 0x0a]);
+        for stop in [0, 1, 9, 0x0a, 0x0b, 0x7f, 0x80, 0x8a, 0xff] {
+            for from in 0..s.len() {
+                for end in from..s.len() {
+                    let want = s[from..end].iter().position(|b| *b == stop).map_or(end, |at| from + at);
+                    assert_eq!(find(&s[..end], from, stop), want, "{stop} in {from}..{end}");
+                }
+            }
+        }
     }
 
     #[test]

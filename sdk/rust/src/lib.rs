@@ -9,8 +9,11 @@
 //!
 //! The crate is `no_std` and compiles with Rust 1.63 and later. A guest that wants `Vec` or `HashMap`
 //! uses std beside it: [`panic_hook!`] instead of [`panic_handler!`] is the only difference.
+//!
+//! On any other target than WebAssembly, `testing` is there, which runs a serializer on the machine
+//! itself: for `cargo test`.
 
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "wasm32", no_std)]
 #![deny(unsafe_code, missing_docs)]
 
 mod call;
@@ -21,6 +24,8 @@ mod input;
 mod output;
 mod record;
 mod sys;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 mod text;
 
 pub use call::{Call, Descriptor};
@@ -81,6 +86,7 @@ macro_rules! serializer {
 #[macro_export]
 macro_rules! panic_handler {
     () => {
+        #[cfg(target_arch = "wasm32")] // elsewhere, in tests, std has one
         #[panic_handler]
         fn torpor_panic(info: &core::panic::PanicInfo<'_>) -> ! {
             $crate::report_panic(info.location().map(|l| (l.file(), l.line())));

@@ -10,9 +10,9 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-#[cfg(not(test))]
+#[cfg(target_arch = "wasm32")]
 mod host {
-    #[cfg_attr(target_arch = "wasm32", link(wasm_import_module = "torpor_v1"))]
+    #[link(wasm_import_module = "torpor_v1")]
     extern "C" {
         pub fn next(buf: *mut u8, cap: u32) -> i64;
         pub fn emit(ptr: *const u8, len: u32, flags: u32) -> i32;
@@ -22,7 +22,7 @@ mod host {
     }
 }
 
-#[cfg(test)]
+#[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod host;
 
 /// Asks for input; see ABI.md for the bits of the result.

@@ -1,13 +1,14 @@
-//! A host for this crate's own tests: the five imports over plain vectors, one host a thread.
+//! A host for tests: the five imports over plain vectors, one host a thread.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::vec::Vec;
 
 /// What one call was given and what it did.
 #[derive(Default)]
 pub struct Host {
     /// Pieces of input, with whether more of the record follows.
-    pub input: Vec<(Vec<u8>, bool)>,
+    pub input: VecDeque<(Vec<u8>, bool)>,
     /// Whether the end bit comes with the last piece or alone.
     pub late_end: bool,
     /// The call's parameters.
@@ -22,6 +23,8 @@ pub struct Host {
     pub lines: Vec<(i32, Vec<u8>)>,
     /// How often `next` was called.
     pub nexts: usize,
+    /// Whether the guest was told that its input ended.
+    pub ended: bool,
 }
 
 thread_local! {
@@ -51,16 +54,17 @@ pub unsafe fn next(buf: *mut u8, cap: u32) -> i64 {
     with(|h| {
         h.nexts += 1;
         let (mut n, mut more) = (0, false);
-        if let Some((piece, open)) = h.input.first_mut() {
+        if let Some((piece, open)) = h.input.front_mut() {
             n = piece.len().min(cap as usize);
             write(buf, &piece[..n]);
             piece.drain(..n);
             more = *open || !piece.is_empty();
             if piece.is_empty() {
-                h.input.remove(0);
+                h.input.pop_front();
             }
         }
         let end = h.input.is_empty() && !(h.late_end && n > 0);
+        h.ended |= end;
         n as i64 | (end as i64) << 32 | (more as i64) << 33
     })
 }
