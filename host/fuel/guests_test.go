@@ -16,7 +16,7 @@ import (
 func goGuest(t testing.TB) []byte {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "module.wasm")
-	cmd := exec.Command(need.Program(t, "go"), "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "../../sdk/go/examples/todo")
+	cmd := exec.Command(need.Program(t, "go"), "build", "-buildmode=c-shared", "-trimpath", "-ldflags=-s -w", "-o", out, "../../sdk/go/examples/todo/testdata/v1")
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm")
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, msg)

@@ -3,7 +3,6 @@ package torpor
 import (
 	"errors"
 	"io"
-	"runtime"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -153,19 +152,6 @@ func panicked(v any) error {
 	case string:
 		msg += ": " + v
 	}
-	// Skipped: runtime.Callers, this function, and the deferred function that recovered.
-	var pcs [16]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
-	for {
-		f, more := frames.Next()
-		if f.Function != "" && !strings.HasPrefix(f.Function, "runtime.") {
-			file := f.File[strings.LastIndexByte(f.File, '/')+1:]
-			msg += " in " + f.Function + " at " + file + ":" + strconv.Itoa(f.Line)
-			break
-		}
-		if !more {
-			break
-		}
-	}
+	msg += place()
 	return &Error{Code: CodeInternal, Msg: msg}
 }

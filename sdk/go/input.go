@@ -227,11 +227,21 @@ func (r *Record) End() error {
 	if err == nil {
 		return nil
 	}
-	e := r.Error(asError(err).Code, reason(err))
+	return r.ValueError(err)
+}
+
+// ValueError makes an error about this record of one about its value: a *record.FormatError or an [Error],
+// with an offset in the value.
+func (r *Record) ValueError(err error) *Error {
+	own := asError(err)
+	e := r.Error(own.Code, own.Msg)
 	e.Offset += uint64(len(r.Encoded) - len(r.Value))
 	var fe *record.FormatError
 	if errors.As(err, &fe) {
+		e.Msg = fe.Reason
 		e.Offset += uint64(fe.Offset)
+	} else {
+		e.Offset += own.Offset
 	}
 	return e
 }

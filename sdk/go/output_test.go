@@ -223,3 +223,28 @@ func TestRecordLike(t *testing.T) {
 		t.Errorf("%x", got)
 	}
 }
+
+// Texts of every length that is copied by hand, and those around it, at every place of the buffer.
+func TestTextOfEveryLength(t *testing.T) {
+	const letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+	for n := range len(letters) + 1 {
+		for before := range 40 {
+			h := &script{}
+			out := torpor.NewOutput(h, 64)
+			pad := strings.Repeat("-", before)
+			out.PutString(pad)
+			out.Text(letters[:n])
+			out.TextBytes([]byte(letters)[:n])
+			if err := out.Finish(); err != nil {
+				t.Fatal(err)
+			}
+			var got []byte
+			for _, e := range h.emitted {
+				got = append(got, e.data...)
+			}
+			if want := record.AppendText(record.AppendText([]byte(pad), letters[:n]), letters[:n]); !bytes.Equal(got, want) {
+				t.Fatalf("%d letters behind %d bytes: %q, want %q", n, before, got, want)
+			}
+		}
+	}
+}

@@ -11,7 +11,8 @@
 // went wrong, and where.
 //
 // Package torportest runs a serializer in plain Go, by the rules of the border, so that most tests
-// need no WebAssembly. README.md has the shortest complete serializer, examples/todo a longer one.
+// need no WebAssembly. Package jsonscan reads and writes JSON. README.md has the shortest complete
+// serializer, examples/todo a longer one.
 //
 // What a serializer imports it carries: package fmt adds 0.7 MB to a module. Reflection (encoding/json,
 // most CBOR libraries) is some twenty times slower in a guest than reading item by item with

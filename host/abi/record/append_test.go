@@ -2,6 +2,7 @@ package record_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -60,6 +61,7 @@ func TestAppendStrings(t *testing.T) {
 		b := bytes.Repeat([]byte{0xff}, n)
 		wantAppended(t, "AppendBytes", n, record.AppendBytes(dots(), b), oracle(t, b))
 		wantAppended(t, "AppendBytes", n, record.AppendBytes(dots(), string(b)), oracle(t, b))
+		wantAppended(t, "AppendTextHead", n, append(record.AppendTextHead(dots(), len(s)), s...), oracle(t, string(s)))
 		wantAppended(t, "AppendBytesHead", n, append(record.AppendBytesHead(dots(), n), b...), oracle(t, b))
 	}
 }
@@ -95,6 +97,22 @@ func TestAppendCollections(t *testing.T) {
 	}
 	wantAppended(t, "AppendNull", nil, record.AppendNull(dots()), oracle(t, nil))
 	wantAppended(t, "AppendBool", true, record.AppendBool(dots(), true), oracle(t, true))
+}
+
+func TestAppendFloat(t *testing.T) {
+	em, err := cbor.EncOptions{ShortestFloat: cbor.ShortestFloatNone, InfConvert: cbor.InfConvertNone}.EncMode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []float64{0, math.Copysign(0, -1), 1, -1.5, math.MaxFloat64, math.SmallestNonzeroFloat64, math.Inf(1), math.Inf(-1), math.Pi} {
+		want, err := em.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantAppended(t, "AppendFloat", v, record.AppendFloat(dots(), v), want)
+	}
+	nan := uint64(0x7ff4_0000_0000_0001) // its bits are kept
+	wantAppended(t, "AppendFloat", "NaN", record.AppendFloat(dots(), math.Float64frombits(nan)), binary.BigEndian.AppendUint64([]byte{0xfb}, nan))
 }
 
 func TestAppendRecord(t *testing.T) {

@@ -97,8 +97,12 @@ func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(len(b), max
 
 // Any reads in any order on any bytes: no panic, nothing outside the bytes, a sticky error.
 func FuzzPull(f *testing.F) {
-	script := []byte{5, 3, 4, 6, 3, 0, 3, 7, 8}
-	seeds(f, func(data []byte) { f.Add(data, script); f.Add(data, []byte{5, 4, 4, 8}) })
+	script := []byte{5, 3, 4, 6, 3, 0, 3, 7, 12}
+	seeds(f, func(data []byte) {
+		f.Add(data, script)
+		f.Add(data, []byte{5, 4, 4, 12})
+		f.Add(data, []byte{5, 4, 4, 9, 10, 8, 11})
+	})
 	f.Fuzz(func(t *testing.T, data, script []byte) {
 		d := record.NewPull(data)
 		var failed error
@@ -106,7 +110,8 @@ func FuzzPull(f *testing.F) {
 		for _, op := range script {
 			n := -1
 			var s []byte
-			switch op % 9 {
+			kind := d.Peek()
+			switch op % 13 {
 			case 0:
 				d.Uint()
 			case 1:
@@ -124,6 +129,14 @@ func FuzzPull(f *testing.F) {
 			case 7:
 				d.Bool()
 			case 8:
+				d.Null()
+			case 9:
+				d.Tag()
+			case 10:
+				d.Float()
+			case 11:
+				d.End()
+			case 12:
 				if s = d.Skip(); s != nil {
 					if err := wellformed(t, s); err != nil {
 						t.Fatalf("Skip passed over what cbor refuses: %v", err)
@@ -131,6 +144,9 @@ func FuzzPull(f *testing.F) {
 				}
 			}
 			at := d.Offset()
+			if kind == record.KindNone && at != last || kind != record.KindNone && (failed != nil || last == len(data)) {
+				t.Fatalf("kind %d at %d of %d bytes, %v", kind, last, len(data), failed)
+			}
 			if at < last || at > len(data) || len(s) > at-last {
 				t.Fatalf("offset %d after %d in %d bytes, %d given", at, last, len(data), len(s))
 			}

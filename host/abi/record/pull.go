@@ -51,7 +51,7 @@ func (d *Pull) Offset() int { return d.p }
 // End reports an error if any bytes are left, and returns Err.
 func (d *Pull) End() error {
 	if d.err == nil && d.p < len(d.b) {
-		d.err = corrupt(d.p, strconv.Itoa(len(d.b)-d.p)+" bytes after the end")
+		d.fail(corrupt(d.p, strconv.Itoa(len(d.b)-d.p)+" bytes after the end"))
 	}
 	return d.err
 }

@@ -2,8 +2,10 @@ package record_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -175,6 +177,9 @@ func TestPullWrongKindAndShort(t *testing.T) {
 		"array":     func(d *record.Pull) bool { return d.Array() == 0 },
 		"map":       func(d *record.Pull) bool { return d.Map() == 0 },
 		"bool":      func(d *record.Pull) bool { return !d.Bool() },
+		"null":      func(d *record.Pull) bool { return !d.Null() },
+		"tag":       func(d *record.Pull) bool { return d.Tag() == 0 },
+		"float":     func(d *record.Pull) bool { return d.Float() == 0 },
 		"skip":      func(d *record.Pull) bool { return d.Skip() == nil },
 		"offset":    func(d *record.Pull) bool { return d.Offset() == 0 },
 		"array+all": func(d *record.Pull) bool { n := d.Array(); d.Skip(); return n == 0 },
@@ -188,10 +193,16 @@ func TestPullWrongKindAndShort(t *testing.T) {
 		"82 01 02":               {"array", "skip"},
 		"a1 01 02":               {"map", "skip"},
 		"f5":                     {"bool", "skip"},
-		"f6":                     {"skip"},
-		"c1 01":                  {"skip"},
-		"fb 3ff199999999999a":    {"skip"},
-		"d9 d9f7 82 a1 00 01 40": {"skip"},
+		"f6":                     {"null", "skip"},
+		"c1 01":                  {"tag", "skip"},
+		"f9 3e00":                {"float", "skip"},
+		"fa 3fc00000":            {"float", "skip"},
+		"fb 3ff199999999999a":    {"float", "skip"},
+		"d9 d9f7 82 a1 00 01 40": {"tag", "skip"},
+		"05":                     {"uint", "int", "skip"},
+		"64 61626364":            {"text", "either", "skip"},
+		"f7":                     {"skip"},
+		"f8 ff":                  {"skip"},
 	}
 	for item, good := range reads {
 		whole := unhex(t, item)
@@ -214,7 +225,7 @@ func TestPullWrongKindAndShort(t *testing.T) {
 			for n := range whole {
 				d.Reset(whole[:n:n])
 				zero := read(d)
-				headOnly := works && n > 0 && (name == "array" || name == "map") && d.Err() == nil
+				headOnly := works && n > 0 && (name == "array" || name == "map" || name == "tag") && d.Err() == nil
 				if !headOnly && (!zero || !errors.Is(d.Err(), abi.ErrCorrupt)) {
 					t.Errorf("%s of the first %d bytes of %s: zero value %v, %v", name, n, item, zero, d.Err())
 				}
@@ -258,7 +269,7 @@ func TestPullErrorIsSticky(t *testing.T) {
 	wantFormatError(t, first, abi.ErrCorrupt, 1, "unsigned integer expected, found 0x61")
 	text, isText := d.TextOrBytes()
 	if d.Uint() != 0 || d.Int() != 0 || d.Bytes() != nil || d.Text() != nil || text != nil || !isText ||
-		d.Array() != 0 || d.Map() != 0 || d.Bool() || d.Skip() != nil {
+		d.Array() != 0 || d.Map() != 0 || d.Bool() || d.Null() || d.Tag() != 0 || d.Float() != 0 || d.Peek() != record.KindNone || d.Skip() != nil {
 		t.Error("a method gave something after an error")
 	}
 	if d.Err() != first || d.End() != first || d.Offset() != 1 {
@@ -270,11 +281,77 @@ func TestPullErrorIsSticky(t *testing.T) {
 	}
 }
 
+func TestPullPeek(t *testing.T) {
+	kinds := map[record.Kind]string{
+		record.KindUint: "00 17 18ff 1bffffffffffffffff", record.KindNeg: "20 37 38ff", record.KindBytes: "40 5800", record.KindText: "60 7801",
+		record.KindArray: "80 9800 9f", record.KindMap: "a0 b800", record.KindTag: "c0 d9d9f7", record.KindBool: "f4 f5", record.KindNull: "f6",
+		record.KindFloat: "f9 fa fb", record.KindOther: "e0 f3 f7 f8ff fc fd fe ff",
+	}
+	var d record.Pull
+	for kind, items := range kinds {
+		for _, item := range strings.Fields(items) {
+			if d.Reset(unhex(t, item)); d.Peek() != kind || d.Offset() != 0 || d.Err() != nil {
+				t.Errorf("%s is of kind %d, %v; want %d", item, d.Peek(), d.Err(), kind)
+			}
+		}
+	}
+	if d.Reset(nil); d.Peek() != record.KindNone || d.Err() != nil {
+		t.Errorf("nothing is of kind %d, %v", d.Peek(), d.Err())
+	}
+}
+
+// Floats of every width mean what the oracle says, every one of two bytes, and bits of NaNs are kept.
+func TestPullFloats(t *testing.T) {
+	r := rand.New(rand.NewPCG(4, 4))
+	var items [][]byte
+	for v := range 1 << 16 {
+		items = append(items, []byte{0xf9, byte(v >> 8), byte(v)})
+	}
+	for range 20000 {
+		items = append(items, binary.BigEndian.AppendUint32([]byte{0xfa}, r.Uint32()), binary.BigEndian.AppendUint64([]byte{0xfb}, r.Uint64()))
+	}
+	for e := range uint32(256) { // every exponent, and what is next to it
+		for _, f := range []uint32{0, 1, 1 << 22, 1<<23 - 1} {
+			items = append(items, binary.BigEndian.AppendUint32([]byte{0xfa}, e<<23|f), binary.BigEndian.AppendUint32([]byte{0xfa}, 1<<31|e<<23|f))
+		}
+	}
+	var d record.Pull
+	for _, item := range items {
+		var want float64
+		if err := cbor.Unmarshal(item, &want); err != nil {
+			t.Fatal(err)
+		}
+		d.Reset(item)
+		got := d.Float()
+		if d.End() != nil || got != want && !(math.IsNaN(got) && math.IsNaN(want)) || math.Signbit(got) != math.Signbit(want) {
+			t.Fatalf("% x is %v, %v; want %v", item, got, d.Err(), want)
+		}
+		if math.IsNaN(want) {
+			bits := math.Float64bits(got)
+			var keeps bool
+			switch v := item[1:]; len(v) {
+			case 2:
+				keeps = bits<<12>>54 == uint64(binary.BigEndian.Uint16(v)&0x3ff)
+			case 4:
+				keeps = bits<<12>>41 == uint64(binary.BigEndian.Uint32(v)&0x7fffff)
+			default:
+				keeps = bits == binary.BigEndian.Uint64(v)
+			}
+			if !keeps {
+				t.Fatalf("% x became %x", item, bits)
+			}
+		}
+	}
+}
+
 func TestPullEnd(t *testing.T) {
 	d := record.NewPull(unhex(t, "01 02 03"))
 	d.Uint()
 	wantFormatError(t, d.End(), abi.ErrCorrupt, 1, "2 bytes after the end")
 	wantFormatError(t, d.Err(), abi.ErrCorrupt, 1, "2 bytes after the end")
+	if d.Uint() != 0 || d.Peek() != record.KindNone {
+		t.Error("something comes after an error")
+	}
 	d.Reset(nil)
 	if d.End() != nil {
 		t.Error(d.Err())

@@ -1,4 +1,4 @@
-// Command settings is the shortest complete serializer, the one of the SDK's README.
+// Command settings is a serializer for files of lines name=value, sorted by name.
 package main
 
 import (
@@ -10,20 +10,23 @@ import (
 	torpor "github.com/torpor-run/torpor/sdk/go"
 )
 
-// settings keeps a file of lines "name=value", sorted by name: one record a line.
-type settings struct{}
+// lines keeps a file of lines "name=value", sorted by name: one record a line.
+type lines struct{}
 
-func init() { torpor.Export(settings{}) } //nolint:gochecknoinits // how a module says what it is
+func init() { torpor.Export(lines{}) } //nolint:gochecknoinits // how a module says what it is
 
 func main() {}
 
-func (settings) Describe() torpor.Descriptor {
+func (lines) Describe() torpor.Descriptor {
 	return torpor.Descriptor{Name: "settings", Version: "1.0.0", Schema: 1, Media: "text/plain", Canonical: true}
 }
 
-func (settings) Save(_ *torpor.Call, native *torpor.Input, records *torpor.Output) error {
-	last := ""
-	for {
+func (lines) Save(call *torpor.Call, native *torpor.Input, records *torpor.Output) error {
+	if err := call.Settings(nil, nil); err != nil {
+		return err
+	}
+	var last []byte
+	for first := true; ; first = false {
 		at := native.Offset()
 		line, err := native.Until('\n')
 		if errors.Is(err, io.EOF) {
@@ -33,16 +36,19 @@ func (settings) Save(_ *torpor.Call, native *torpor.Input, records *torpor.Outpu
 			return err
 		}
 		name, value, ok := bytes.Cut(line, []byte("="))
-		if !ok || line[len(line)-1] != '\n' || string(name) <= last || !utf8.Valid(line) {
+		if !ok || line[len(line)-1] != '\n' || !first && bytes.Compare(name, last) <= 0 || !utf8.Valid(line) {
 			return &torpor.Error{Code: torpor.CodeCorrupt, Offset: at, Msg: "not a line of name=value in UTF-8, sorted by name"}
 		}
-		last = string(name)
-		records.Record("", last)
+		last = append(last[:0], name...)
+		records.RecordText(nil, name)
 		records.TextBytes(value[:len(value)-1])
 	}
 }
 
-func (settings) Load(_ *torpor.Call, records *torpor.Input, native *torpor.Output) error {
+func (lines) Load(call *torpor.Call, records *torpor.Input, native *torpor.Output) error {
+	if err := call.Settings(nil, nil); err != nil {
+		return err
+	}
 	for {
 		r, err := records.Record()
 		if errors.Is(err, io.EOF) {

@@ -1,137 +1,235 @@
 package main
 
 import (
-	"errors"
-	"io"
+	"bytes"
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/torpor-run/torpor/host/abi/record"
 	torpor "github.com/torpor-run/torpor/sdk/go"
+	"github.com/torpor-run/torpor/sdk/go/jsonscan"
 )
 
 // maxTags bounds the tags of one task, and with them what is allocated for one.
 const maxTags = 1000
 
-// task is one task. Its strings share the memory of what it was read from, or the parser's.
+// task is one task. Read from a record its texts share that record's memory; parsed they are its own.
 type task struct {
-	id, list, title, assignee, due []byte
-	priority                       uint64
-	done                           bool
-	tags                           [][]byte
+	id, list, title, given, family, date, time []byte
+	priority                                   uint64
+	done                                       bool
+	tags                                       [][]byte
+	tagBytes                                   []byte // where parse puts all tags
 }
 
-// first reads the line that says format and schema.
-func (p *parser) first(native *torpor.Input) error {
-	line, err := native.Until('\n')
-	if errors.Is(err, io.EOF) {
-		return &torpor.Error{Code: torpor.CodeCorrupt, Msg: "the file is empty; one without tasks has two lines"}
-	}
-	if err != nil {
-		return err
-	}
-	p.reset(line, 0)
-	if !p.literal(`{"format":"todo","schema":`) {
-		return p.corrupt(`this is no file of the to-do service, which begins with {"format":"todo","schema":`)
-	}
-	version, ok := p.uint()
-	if !ok || !p.literal("}\n") {
-		return p.malformed()
-	}
-	if version != schema {
-		return &torpor.Error{Code: torpor.CodeVersion,
-			Msg: "a file of schema " + strconv.FormatUint(version, 10) + "; this serializer reads schema " + strconv.Itoa(schema)}
-	}
-	return nil
-}
+// Members of a task, each of which must be there once.
+const (
+	hasID = 1 << iota
+	hasList
+	hasTitle
+	hasOwner
+	hasDate
+	hasTime
+	hasPriority
+	hasDone
+	hasTags
+	hasCount // the one member of the last line
 
-// last reads the rest of the line that counts the tasks, behind which there is nothing.
-func (p *parser) last(native *torpor.Input, tasks uint64) error {
-	n, ok := p.uint()
-	if !ok || !p.literal("}\n") {
-		return p.malformed()
+	hasAll = hasCount - 1
+	hasDue = hasDate | hasTime // schema 1 has them in one
+)
+
+const (
+	allMembers   = "a task has id, list, title, owner, date, time, priority, done and tags, each once"
+	ownerMembers = "an owner has given and family, each once"
+)
+
+// readHeader reads the first line.
+func readHeader(s *jsonscan.Scanner) error {
+	if !s.Next() {
+		if s.Err() != nil {
+			return s.Err()
+		}
+		return s.Error(torpor.CodeCorrupt, "the file is empty; one without tasks has two lines")
 	}
-	if n != tasks {
-		return p.corrupt("the file says that it has " + strconv.FormatUint(n, 10) + " tasks but has " + strconv.FormatUint(tasks, 10))
-	}
-	if len(native.Bytes()) == 0 {
-		if err := native.Fill(); !errors.Is(err, io.EOF) && err != nil {
-			return err
+	says := []byte(nil)
+	version, seen := uint64(0), 0
+	s.Object()
+	for {
+		name, ok := s.Key()
+		if !ok {
+			break
+		}
+		switch string(name) {
+		case "format":
+			says = append(says, s.Text()...)
+		case "schema":
+			version, seen = s.Uint(), seen+1
+		default:
+			return s.Error(torpor.CodeCorrupt, `this is no file of the to-do service, which begins with {"format":"todo","schema":`)
 		}
 	}
-	if len(native.Bytes()) > 0 {
-		return &torpor.Error{Code: torpor.CodeCorrupt, Offset: native.Offset(), Msg: "there is more after the line that counts the tasks"}
+	switch {
+	case s.Err() != nil:
+		return s.Err()
+	case string(says) != format || seen != 1:
+		return s.Error(torpor.CodeCorrupt, `this is no file of the to-do service, which begins with {"format":"todo","schema":`)
+	case version != schema:
+		return s.Error(torpor.CodeVersion, "a file of schema "+strconv.FormatUint(version, 10)+"; this serializer reads files of schema "+strconv.Itoa(schema))
 	}
 	return nil
 }
 
-// parse reads the line of a task.
-func (t *task) parse(p *parser) error {
-	ok := p.literal(`{"id":"`) && p.text(&t.id) &&
-		p.literal(`,"list":"`) && p.text(&t.list) &&
-		p.literal(`,"title":"`) && p.text(&t.title) &&
-		p.literal(`,"assignee":"`) && p.text(&t.assignee) &&
-		p.literal(`,"due":"`) && p.text(&t.due) &&
-		p.literal(`,"priority":`)
-	if ok {
-		t.priority, ok = p.uint()
+// readEnd checks what the last line says, and that nothing follows.
+func readEnd(s *jsonscan.Scanner, counted, tasks uint64) error {
+	if counted != tasks {
+		return s.Error(torpor.CodeCorrupt, "the file says that it has "+strconv.FormatUint(counted, 10)+" tasks but has "+strconv.FormatUint(tasks, 10))
 	}
-	if !ok || !p.literal(`,"done":`) {
-		return p.malformed()
+	return s.End()
+}
+
+// parse reads the line of a task, or the last one, which counts them.
+func (t *task) parse(s *jsonscan.Scanner) (count uint64, end bool, err error) {
+	seen := 0
+	s.Object()
+	for {
+		name, ok := s.Key()
+		if !ok {
+			break
+		}
+		var member int
+		switch string(name) {
+		case "id":
+			member, t.id = hasID, append(t.id[:0], s.Text()...)
+		case "list":
+			member, t.list = hasList, append(t.list[:0], s.Text()...)
+		case "title":
+			member, t.title = hasTitle, append(t.title[:0], s.Text()...)
+		case "owner":
+			member = hasOwner
+			if err := t.parseOwner(s); err != nil {
+				return 0, false, err
+			}
+		case "date":
+			member, t.date = hasDate, append(t.date[:0], s.Text()...)
+		case "time":
+			member, t.time = hasTime, append(t.time[:0], s.Text()...)
+		case "priority":
+			member, t.priority = hasPriority, s.Uint()
+		case "done":
+			member, t.done = hasDone, s.Bool()
+		case "tags":
+			member = hasTags
+			if err := t.parseTags(s); err != nil {
+				return 0, false, err
+			}
+		case "tasks":
+			member, count = hasCount, s.Uint()
+		default:
+			return 0, false, s.Error(torpor.CodeUnsupported, "a task has no "+strconv.Quote(string(name)))
+		}
+		if seen&member != 0 {
+			return 0, false, s.Error(torpor.CodeCorrupt, allMembers)
+		}
+		seen |= member
 	}
-	t.done = p.literal("true")
-	if !t.done && !p.literal("false") {
-		return p.malformed()
+	switch {
+	case s.Err() != nil:
+		return 0, false, s.Err()
+	case seen != hasAll && seen != hasCount:
+		return 0, false, s.Error(torpor.CodeCorrupt, allMembers)
 	}
-	t.tags = t.tags[:0]
-	ok = p.literal(`,"tags":[`)
-	for ok && !p.literal("]") {
+	return count, seen == hasCount, nil
+}
+
+func (t *task) parseOwner(s *jsonscan.Scanner) error {
+	given, family := 0, 0
+	s.Object()
+	for {
+		name, ok := s.Key()
+		if !ok {
+			break
+		}
+		switch string(name) {
+		case "given":
+			t.given, given = append(t.given[:0], s.Text()...), given+1
+		case "family":
+			t.family, family = append(t.family[:0], s.Text()...), family+1
+		default:
+			return s.Error(torpor.CodeUnsupported, "an owner has no "+strconv.Quote(string(name)))
+		}
+	}
+	if s.Err() == nil && (given != 1 || family != 1) {
+		return s.Error(torpor.CodeCorrupt, ownerMembers)
+	}
+	return s.Err()
+}
+
+func (t *task) parseTags(s *jsonscan.Scanner) error {
+	t.tags, t.tagBytes = t.tags[:0], t.tagBytes[:0]
+	s.Array()
+	for s.More() {
 		if len(t.tags) == maxTags {
-			return &torpor.Error{Code: torpor.CodeTooLarge, Offset: p.offset(), Msg: "more than " + strconv.Itoa(maxTags) + " tags"}
+			return s.Error(torpor.CodeTooLarge, "more than "+strconv.Itoa(maxTags)+" tags")
 		}
-		var tag []byte
-		ok = (len(t.tags) == 0 || p.literal(",")) && p.literal(`"`) && p.text(&tag)
-		t.tags = append(t.tags, tag)
+		from := len(t.tagBytes)
+		t.tagBytes = append(t.tagBytes, s.Text()...) // if that moves them, the tags before stay where they were
+		t.tags = append(t.tags, t.tagBytes[from:len(t.tagBytes):len(t.tagBytes)])
 	}
-	if !ok || !p.literal("}\n") {
-		return p.malformed()
-	}
-	return nil
+	return s.Err()
 }
 
-// appendLine adds the line of a task.
-func (t *task) appendLine(dst []byte) []byte {
-	dst = appendText(append(dst, `{"id":`...), t.id)
-	dst = appendText(append(dst, `,"list":`...), t.list)
-	dst = appendText(append(dst, `,"title":`...), t.title)
-	dst = appendText(append(dst, `,"assignee":`...), t.assignee)
-	dst = appendText(append(dst, `,"due":`...), t.due)
-	dst = strconv.AppendUint(append(dst, `,"priority":`...), t.priority, 10)
-	if t.done {
-		dst = append(dst, `,"done":true,"tags":[`...)
-	} else {
-		dst = append(dst, `,"done":false,"tags":[`...)
+// print writes the line of a task.
+func (t *task) print(w *jsonscan.Writer) {
+	w.Object()
+	w.Key("id")
+	w.TextBytes(t.id)
+	w.Key("list")
+	w.TextBytes(t.list)
+	w.Key("title")
+	w.TextBytes(t.title)
+	w.Key("owner")
+	w.Object()
+	w.Key("given")
+	w.TextBytes(t.given)
+	w.Key("family")
+	w.TextBytes(t.family)
+	w.EndObject()
+	w.Key("date")
+	w.TextBytes(t.date)
+	w.Key("time")
+	w.TextBytes(t.time)
+	w.Key("priority")
+	w.Uint(t.priority)
+	w.Key("done")
+	w.Bool(t.done)
+	w.Key("tags")
+	w.Array()
+	for _, tag := range t.tags {
+		w.TextBytes(tag)
 	}
-	for i, tag := range t.tags {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		dst = appendText(dst, tag)
-	}
-	return append(dst, "]}\n"...)
+	w.EndArray()
+	w.EndObject()
+	w.Newline()
 }
 
-// record writes the record of a task.
-func (t *task) record(out *torpor.Output) {
-	out.Record("", string(t.id))
-	out.Map(7)
+// write writes the value of a task's record.
+func (t *task) write(out *torpor.Output) {
+	out.Map(8)
 	out.Text("list")
 	out.TextBytes(t.list)
 	out.Text("title")
 	out.TextBytes(t.title)
-	out.Text("assignee")
-	out.TextBytes(t.assignee)
-	out.Text("due")
-	out.TextBytes(t.due)
+	out.Text("owner")
+	out.Map(2)
+	out.Text("given")
+	out.TextBytes(t.given)
+	out.Text("family")
+	out.TextBytes(t.family)
+	out.Text("date")
+	out.TextBytes(t.date)
+	out.Text("time")
+	out.TextBytes(t.time)
 	out.Text("priority")
 	out.Uint(t.priority)
 	out.Text("done")
@@ -143,32 +241,29 @@ func (t *task) record(out *torpor.Output) {
 	}
 }
 
-// read reads the record of a task, whose members may come in any order but must all be there, once.
-func (t *task) read(r *torpor.Record) error {
+// read reads the record of a task, of either schema. The members may come in any order but must all be
+// there, once.
+func (t *task) read(r *torpor.Record, from uint64) error {
 	if len(r.Partition) > 0 || !r.TextKey {
 		return r.Error(torpor.CodeUnsupported, `a task has the partition "" and a text as its key`)
 	}
 	t.id = r.Key
 	v := r.Items()
-	seen := 0
-	n := v.Map()
-	for range n {
-		member := 0
-		switch name := v.Text(); string(name) {
+	seen := hasID
+	for range v.Map() {
+		var member int
+		name := v.Text()
+		switch string(name) {
 		case "list":
-			member, t.list = 1, v.Text()
+			member, t.list = hasList, v.Text()
 		case "title":
-			member, t.title = 2, v.Text()
-		case "assignee":
-			member, t.assignee = 4, v.Text()
-		case "due":
-			member, t.due = 8, v.Text()
+			member, t.title = hasTitle, v.Text()
 		case "priority":
-			member, t.priority = 16, v.Uint()
+			member, t.priority = hasPriority, v.Uint()
 		case "done":
-			member, t.done = 32, v.Bool()
+			member, t.done = hasDone, v.Bool()
 		case "tags":
-			member, t.tags = 64, t.tags[:0]
+			member, t.tags = hasTags, t.tags[:0]
 			tags := v.Array()
 			if tags > maxTags {
 				return r.Error(torpor.CodeTooLarge, "more than "+strconv.Itoa(maxTags)+" tags")
@@ -177,20 +272,90 @@ func (t *task) read(r *torpor.Record) error {
 				t.tags = append(t.tags, v.Text())
 			}
 		default:
-			if v.Err() == nil {
-				return r.Error(torpor.CodeUnsupported, "a task has no "+strconv.Quote(string(name)))
+			var err error
+			if from == before {
+				member, err = t.readBefore(r, v, name)
+			} else {
+				member, err = t.readSince(r, v, name)
 			}
+			if err != nil {
+				return err
+			}
+		}
+		if v.Err() == nil && seen&member != 0 {
+			return r.Error(torpor.CodeCorrupt, allMembers)
 		}
 		seen |= member
 	}
 	if err := r.End(); err != nil {
 		return err
 	}
-	if n != 7 || seen != 127 {
-		return r.Error(torpor.CodeCorrupt, "a task has list, title, assignee, due, priority, done and tags, each once")
+	if seen != hasAll {
+		return r.Error(torpor.CodeCorrupt, allMembers)
 	}
-	// Of texts only partitions and keys have been checked, and what is not UTF-8 cannot be JSON.
-	valid := utf8.Valid(t.list) && utf8.Valid(t.title) && utf8.Valid(t.assignee) && utf8.Valid(t.due)
+	return t.valid(r)
+}
+
+// readBefore reads a member that only schema 1 has. Its names and times were texts of any kind: what they
+// hold is split where the service that wrote them would have, and kept whole where there is no such place.
+func (t *task) readBefore(r *torpor.Record, v *record.Pull, name []byte) (member int, err error) {
+	switch string(name) {
+	case "assignee":
+		assignee := v.Text()
+		t.given, t.family = assignee, nil
+		if i := bytes.LastIndexByte(assignee, ' '); i >= 0 {
+			t.given, t.family = assignee[:i], assignee[i+1:]
+		}
+		return hasOwner, nil
+	case "due":
+		t.date, t.time, _ = bytes.Cut(v.Text(), []byte("T"))
+		return hasDue, nil
+	}
+	return 0, unknown(r, v, name)
+}
+
+// readSince reads a member that schema 1 does not have.
+func (t *task) readSince(r *torpor.Record, v *record.Pull, name []byte) (member int, err error) {
+	switch string(name) {
+	case "owner":
+		given, family := 0, 0
+		for range v.Map() {
+			switch name := v.Text(); string(name) {
+			case "given":
+				t.given, given = v.Text(), given+1
+			case "family":
+				t.family, family = v.Text(), family+1
+			default:
+				return 0, unknown(r, v, name)
+			}
+		}
+		if v.Err() == nil && (given != 1 || family != 1) {
+			return 0, r.Error(torpor.CodeCorrupt, ownerMembers)
+		}
+		return hasOwner, nil
+	case "date":
+		t.date = v.Text()
+		return hasDate, nil
+	case "time":
+		t.time = v.Text()
+		return hasTime, nil
+	}
+	return 0, unknown(r, v, name)
+}
+
+// unknown is the error for a member of which this serializer knows nothing, unless reading has failed, of
+// which End tells more.
+func unknown(r *torpor.Record, v *record.Pull, name []byte) error {
+	if v.Err() != nil {
+		return r.End()
+	}
+	return r.Error(torpor.CodeUnsupported, "a task has no "+strconv.Quote(string(name)))
+}
+
+// valid checks that all texts are UTF-8. Only partitions and keys of records have been checked, and what is
+// not UTF-8 cannot be JSON.
+func (t *task) valid(r *torpor.Record) error {
+	valid := utf8.Valid(t.list) && utf8.Valid(t.title) && utf8.Valid(t.given) && utf8.Valid(t.family) && utf8.Valid(t.date) && utf8.Valid(t.time)
 	for _, tag := range t.tags {
 		valid = valid && utf8.Valid(tag)
 	}
