@@ -2,16 +2,22 @@ package host_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/fuel"
+	"github.com/torpor-run/torpor/modules"
 )
 
 // cacheFiles is the files below dir with their contents.
@@ -242,5 +248,187 @@ func TestCacheKeepsNoBadModule(t *testing.T) {
 	}
 	if lines := j.containing("WARN"); len(lines) > 0 {
 		t.Errorf("%q", lines)
+	}
+}
+
+// What package fuel made is part of an entry: damage to it is no less found, and an entry of another
+// version, or of before there were versions, is none of this host's.
+func TestCacheOfInstrumentedModules(t *testing.T) {
+	g := newGuest().has(textAt, oneRecord("k")).does(abi.ExportSave, drain, emitFrom(textAt, len(oneRecord("k"))), constI32(0))
+	wasm := g.bytes()
+	dir := t.TempDir()
+	w := &watcher{}
+	digest := compile(t, newHost(t, host.Config{CacheDir: dir}), wasm).Digest()
+	entry := filepath.Join(dir, fmt.Sprintf("%x-fuel%d", digest, fuel.Version))
+	whole := cacheFiles(t, entry)
+	works := func(t *testing.T) {
+		t.Helper()
+		j := &journal{}
+		m := compile(t, newHost(t, host.Config{CacheDir: dir, Logger: j.logger(), Observer: w}), wasm)
+		for range 2 { // and the instance can be used again
+			if out, err := perform(t.Context(), m, abi.OpSave, nil); err != nil || !bytes.Equal(out, oneRecord("k")) {
+				t.Fatalf("%q, %v", out, err)
+			}
+		}
+		for path, content := range cacheFiles(t, entry) {
+			if !bytes.Equal(whole[path], content) {
+				t.Errorf("%s is not as it was", path)
+			}
+		}
+		if lines := j.containing("level=WARN"); len(lines) > 0 {
+			t.Errorf("%q", lines)
+		}
+	}
+	for _, name := range []string{"metered.wasm", "fuel.json"} {
+		path := filepath.Join(entry, name)
+		for what, content := range map[string][]byte{
+			"cut short": whole[path][:len(whole[path])/2], "empty": nil, "another": []byte("{}"), "longer": append(bytes.Clone(whole[path]), ' '),
+		} {
+			t.Run(name+" "+what, func(t *testing.T) {
+				if err := os.WriteFile(path, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				works(t)
+			})
+		}
+		t.Run(name+" gone", func(t *testing.T) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			works(t)
+		})
+	}
+	// seals the entry as it is, as someone who knows how might.
+	seal := func(t *testing.T) {
+		t.Helper()
+		var sums []string
+		for path, content := range cacheFiles(t, entry) {
+			if name, _ := filepath.Rel(entry, path); name != "SHA256SUMS" {
+				sums = append(sums, fmt.Sprintf("%x  %s\n", sha256.Sum256(content), filepath.ToSlash(name)))
+			}
+		}
+		slices.SortFunc(sums, func(a, b string) int { return strings.Compare(a[66:], b[66:]) })
+		if err := os.WriteFile(filepath.Join(entry, "SHA256SUMS"), []byte(strings.Join(sums, "")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("sealed with no JSON", func(t *testing.T) {
+		if err := os.WriteFile(filepath.Join(entry, "fuel.json"), []byte("]"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		seal(t)
+		works(t)
+	})
+	t.Run("sealed with what wazero refuses", func(t *testing.T) {
+		if err := os.WriteFile(filepath.Join(entry, "metered.wasm"), []byte("no module"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		seal(t)
+		j := &journal{}
+		m := compile(t, newHost(t, host.Config{CacheDir: dir, Logger: j.logger()}), wasm)
+		if out, err := perform(t.Context(), m, abi.OpSave, nil); err != nil || !bytes.Equal(out, oneRecord("k")) {
+			t.Fatalf("%q, %v", out, err)
+		}
+		if lines := j.containing("compiled module not cached"); len(lines) != 1 {
+			t.Errorf("%q", lines)
+		}
+		works(t) // and the next process makes it anew
+	})
+	for _, name := range []string{fmt.Sprintf("%x", digest), fmt.Sprintf("%x-fuel%d", digest, fuel.Version+1)} {
+		t.Run("beside one named "+name[64:], func(t *testing.T) {
+			other := filepath.Join(dir, name)
+			if err := os.MkdirAll(other, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			content := []byte("of another version")
+			for _, file := range []string{"SHA256SUMS", "metered.wasm", "fuel.json"} {
+				if err := os.WriteFile(filepath.Join(other, file), content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			works(t)
+			for path, b := range cacheFiles(t, other) {
+				if !bytes.Equal(b, content) {
+					t.Errorf("%s was changed", path)
+				}
+			}
+		})
+	}
+}
+
+// Hosts, also of other processes, can share a folder: one's entry stays, nobody compiles in vain for long,
+// and nothing is left of the others'.
+func TestCacheShared(t *testing.T) {
+	dir := t.TempDir()
+	wasm := modules.Records()
+	j := &journal{}
+	var all sync.WaitGroup
+	for range 4 {
+		h := newHost(t, host.Config{CacheDir: dir, Logger: j.logger(), Modules: map[string]host.Limits{"other": {LogLines: 7}}})
+		for _, name := range []string{"records", "other"} { // with other limits it is compiled for itself
+			all.Go(func() {
+				if _, err := h.Compile(t.Context(), name, wasm); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	if lines := j.containing("WARN"); len(lines) > 0 {
+		t.Errorf("%q", lines)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("%v, %v", entries, err)
+	}
+	compiledFile(t, dir)
+}
+
+// Where another wazero's code is in an entry that is whole, this one's comes beside it, and is found.
+func TestCacheOfAnotherWazero(t *testing.T) {
+	dir := t.TempDir()
+	wasm := newGuest().bytes()
+	compile(t, newHost(t, host.Config{CacheDir: dir}), wasm)
+	path, content := compiledFile(t, dir)
+	entry, version := filepath.Dir(filepath.Dir(path)), filepath.Base(filepath.Dir(path))
+	if err := os.Rename(filepath.Dir(path), filepath.Join(entry, "wazero-v0.0.1-other")); err != nil {
+		t.Fatal(err)
+	}
+	seal := filepath.Join(entry, "SHA256SUMS")
+	sums, err := os.ReadFile(seal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(seal, []byte(strings.Replace(string(sums), version, "wazero-v0.0.1-other", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		compile(t, newHost(t, host.Config{CacheDir: dir}), wasm)
+		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, content) {
+			t.Fatalf("not compiled into the entry: %v", err)
+		}
+		if _, err := os.Stat(filepath.Join(entry, "wazero-v0.0.1-other")); err != nil {
+			t.Fatalf("the other one's is gone: %v", err)
+		}
+	}
+}
+
+// What a process left that ended while it made an entry is removed when nobody can be at it any more.
+func TestCacheLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	old, fresh := filepath.Join(dir, "aa-fuel1.making-1"), filepath.Join(dir, "bb-fuel1.making-2")
+	for _, p := range []string{old, fresh} {
+		if err := os.Mkdir(p, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chtimes(old, time.Time{}, time.Now().Add(-2*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	newHost(t, host.Config{CacheDir: dir})
+	if _, err := os.Stat(old); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("an old one is still there: %v", err)
+	}
+	if _, err := os.Stat(fresh); err != nil {
+		t.Errorf("a fresh one is gone: %v", err)
 	}
 }

@@ -205,6 +205,7 @@ type running struct {
 	arg     []byte
 	time    int64 // the wall clock
 	context context.Context
+	late    error // the context's cause when the call has taken too long
 	piece   int   // the most that next may give
 	granted int64 // what the fuel counter was set to
 	unseen  int   // how often the guest has come to the host since
@@ -266,8 +267,8 @@ func (m *Module) call(ctx context.Context, export string, call abi.Call, in inpu
 
 func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	limits := r.module.limits
-	ctx, stop := context.WithTimeoutCause(ctx, limits.CallTime,
-		&ModuleError{Module: r.module.name, Op: call.Op, Reason: fmt.Sprintf("it ran for longer than %v (CallTime)", limits.CallTime), Err: abi.ErrTooLarge})
+	r.late = r.breach(fmt.Sprintf("it ran for longer than %v (CallTime)", limits.CallTime), abi.ErrTooLarge)
+	ctx, stop := context.WithTimeoutCause(ctx, limits.CallTime, r.late)
 	defer stop()
 	r.context = ctx
 	if ctx.Err() != nil {
@@ -337,8 +338,8 @@ func (r *running) spent(where string) error {
 	if r.cost.Fuel >= limits.CallFuel {
 		return r.breach(fmt.Sprintf("it used up its fuel%s: more than %d units, the limit of a call (CallFuel)", where, limits.CallFuel), abi.ErrTooLarge)
 	}
-	return r.breach(fmt.Sprintf("it did not come back to the host%s: it computed for more than %d units of fuel without reading, writing or logging (SliceFuel)",
-		where, limits.SliceFuel), abi.ErrTooLarge)
+	return r.breach(fmt.Sprintf("it did not come back to the host%s: it computed for more than %d units of fuel without a look of the host, which it takes at each %dth call at the latest (SliceFuel)",
+		where, limits.SliceFuel, maxUnseen), abi.ErrTooLarge)
 }
 
 // place is where a guest was when it trapped: the innermost function of wazero's stack trace.
@@ -425,8 +426,8 @@ func (r *running) moved(n int) {
 // stopped is the error of a call whose context is done.
 func (r *running) stopped() error {
 	cause := context.Cause(r.context)
-	if late, ok := cause.(*ModuleError); ok {
-		return late
+	if r.late != nil && cause == r.late { //nolint:errorlint // this very one: another call's may be the cause, too
+		return r.late
 	}
 	if err := r.context.Err(); !errors.Is(cause, err) {
 		cause = fmt.Errorf("%w: %w", err, cause)

@@ -86,12 +86,7 @@ func TestEndingASpinningGuest(t *testing.T) {
 		if err := within(t, "Close", func() error { return h.Close(context.Background()) }); err != nil {
 			t.Error(err)
 		}
-		select {
-		case err := <-saved:
-			wantModuleError(t, err, abi.OpSave, abi.ErrTooLarge, "")
-		default:
-			t.Error("Close did not wait for the call")
-		}
+		wantModuleError(t, <-saved, abi.OpSave, abi.ErrTooLarge, "")
 	})
 }
 

@@ -31,11 +31,7 @@ func (h *Host) Compile(ctx context.Context, name string, wasm []byte) (*Module, 
 }
 
 // compilation is a module being compiled.
-type compilation struct {
-	done chan struct{}
-	code *code
-	err  error
-}
+type compilation struct{ done chan struct{} }
 
 func (h *Host) compile(ctx context.Context, name string, wasm []byte) (*Module, error) {
 	if err := h.begin(); err != nil {
@@ -59,19 +55,8 @@ func (h *Host) compile(ctx context.Context, name string, wasm []byte) (*Module, 
 			under = &compilation{done: make(chan struct{})}
 			h.compiling[id] = under
 			h.mu.Unlock()
-			making, cancel := context.WithCancelCause(ctx)
-			stop := context.AfterFunc(h.closing, func() { cancel(errClosed) })
-			under.err = c.make(making)
-			stop()
-			cancel(nil)
-			h.mu.Lock()
-			if delete(h.compiling, id); under.err == nil {
-				under.code, h.modules[id] = c, c
-			}
-			h.mu.Unlock()
-			close(under.done)
-			if under.err != nil {
-				return nil, under.err
+			if err := h.finish(ctx, id, under, c); err != nil {
+				return nil, err
 			}
 			return &Module{c, name}, nil
 		}
@@ -90,6 +75,25 @@ func (h *Host) compile(ctx context.Context, name string, wasm []byte) (*Module, 
 	}
 }
 
+// finish makes c and ends what others wait for, also when making it panics.
+func (h *Host) finish(ctx context.Context, id identity, under *compilation, c *code) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = c.refusal(nil, "compiling it panics: %v", v)
+		}
+		h.mu.Lock()
+		if delete(h.compiling, id); err == nil {
+			h.modules[id] = c
+		}
+		h.mu.Unlock()
+		close(under.done)
+	}()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(h.closing, func() { cancel(errClosed) })()
+	return c.make(ctx)
+}
+
 const opCompile = "compile"
 
 // refusal says why the module cannot be used.
@@ -101,12 +105,18 @@ func (c *code) refusal(sentinel error, format string, args ...any) error {
 func (c *code) make(ctx context.Context) error {
 	err := c.checkSections()
 	if err == nil {
-		compiling, stop := context.WithTimeoutCause(ctx, c.limits.CompileTime,
-			c.refusal(abi.ErrTooLarge, "compiling it takes longer than %v (CompileTime)", c.limits.CompileTime))
-		err = c.build(compiling)
+		late := c.refusal(abi.ErrTooLarge, "compiling it takes longer than %v (CompileTime)", c.limits.CompileTime)
+		compiling, stop := context.WithTimeoutCause(ctx, c.limits.CompileTime, late)
+		if err = c.build(compiling); err != nil && compiling.Err() != nil {
+			if cause := context.Cause(compiling); cause == late { //nolint:errorlint // this very one, not another's
+				err = late
+			} else {
+				err = fmt.Errorf("module %s: %s: %w", c.name, opCompile, cause)
+			}
+		}
 		stop()
 	}
-	for _, step := range []func(context.Context) error{c.checkTables, c.checkNames, c.link, c.initialize, c.describe} {
+	for _, step := range []func(context.Context) error{c.checkCode, c.checkNames, c.link, c.initialize, c.describe} {
 		if err == nil {
 			err = step(ctx)
 		}
@@ -114,6 +124,7 @@ func (c *code) make(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, c.close(context.WithoutCancel(ctx)))
 	}
+	c.shape = c.describeShape()
 	return nil
 }
 
@@ -122,7 +133,7 @@ func (c *code) make(ctx context.Context) error {
 func (c *code) build(ctx context.Context) error {
 	h := c.host
 	if h.cacheDir != "" {
-		err := c.buildCached(ctx, cacheEntry{h.cacheDir, c.digest})
+		err := c.buildCached(ctx, cacheEntry{dir: h.cacheDir, module: c.digest})
 		if err == nil {
 			return nil
 		}
@@ -137,15 +148,10 @@ func (c *code) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.buildWith(ctx, metered, nil); err == nil {
-		return nil
-	} else if ctx.Err() == nil {
+	if err := c.buildWith(ctx, metered, nil); err != nil {
 		return c.refusal(abi.ErrCorrupt, "%v", err)
 	}
-	if late, ok := context.Cause(ctx).(*ModuleError); ok {
-		return late
-	}
-	return fmt.Errorf("module %s: %s: %w", c.name, opCompile, context.Cause(ctx))
+	return nil
 }
 
 func (c *code) buildCached(ctx context.Context, entry cacheEntry) error {
@@ -155,19 +161,24 @@ func (c *code) buildCached(ctx context.Context, entry cacheEntry) error {
 	}
 	if whole {
 		c.info = info
-	} else if metered, err = c.instrument(); err != nil {
-		return err
+	} else {
+		if metered, err = c.instrument(); err != nil {
+			return err
+		}
+		// Made beside its place: others may make it too, in this process or in another.
+		if entry, err = entry.begin(); err != nil {
+			return err
+		}
 	}
 	if c.cache, err = wazero.NewCompilationCacheWithDir(entry.path()); err != nil {
-		return err
+		return errors.Join(err, entry.remove())
 	}
 	if err := c.buildWith(ctx, metered, c.cache); err != nil {
 		return errors.Join(err, c.close(context.WithoutCancel(ctx)), entry.remove())
 	}
-	if !whole {
-		if err := entry.seal(metered, c.info); err != nil { // the next process compiles it again
-			c.host.logger.Warn("compiled module not sealed in the cache", "module", c.name, "cache", c.host.cacheDir, "error", err)
-		}
+	// Another wazero, or another processor, has added its own to an entry that was whole.
+	if err := entry.seal(metered, c.info, whole); err != nil { // the next process compiles it again
+		c.host.logger.Warn("compiled module not sealed in the cache", "module", c.name, "cache", c.host.cacheDir, "error", err)
 	}
 	return nil
 }
@@ -252,9 +263,12 @@ func (c *code) close(ctx context.Context) error {
 	return err
 }
 
-// checkTables refuses a module that could make its tables larger than the limit: what they begin with
-// has been checked, but what they grow to is bounded by nothing else.
-func (c *code) checkTables(context.Context) error {
+// checkCode refuses code that could take memory past every limit: by tables that grow, for what they begin
+// with has been checked but not what they come to, and by references to functions.
+func (c *code) checkCode(context.Context) error {
+	if c.info.RefersToFunctions {
+		return c.refusal(nil, "its code makes references to functions (ref.func), each of which takes memory until the end; a table of functions can do the same")
+	}
 	if !c.info.GrowsTables {
 		return nil
 	}

@@ -136,7 +136,7 @@ func TestSpentFuel(t *testing.T) {
 			h := newHost(t, host.Config{Limits: c.limits, Observer: w, Interpreter: interpreted})
 			m := compile(t, h, wasm)
 			var first string
-			for range 3 {
+			for range 2 {
 				_, err := perform(t.Context(), m, c.op, nil)
 				wantModuleError(t, err, c.op, abi.ErrTooLarge, c.reason)
 				if first == "" {

@@ -59,7 +59,7 @@ type Observer interface {
 type CallCost struct {
 	Duration time.Duration // from its turn to the end, waiting for input and output included
 	Memory   int64         // bytes of guest memory at the end, which is its high-water mark
-	Fuel     int64         // units of fuel: what the guest computed, the same for the same input
+	Fuel     int64         // units of fuel: what the export computed, the same for the same input
 	Input    int64         // bytes the guest took in
 	Output   int64         // bytes the guest emitted
 	Err      error

@@ -67,7 +67,7 @@ func TestEndlessLoops(t *testing.T) {
 			slice := newHost(t, host.Config{Limits: host.Limits{SliceFuel: host.MinSliceFuel}})
 			op, err := run(t, slice, wasm, export, oneRecord("k"))
 			wantModuleError(t, err, op, abi.ErrTooLarge,
-				"it did not come back to the host, in function spin: it computed for more than 1000000 units of fuel without reading, writing or logging (SliceFuel)")
+				"it did not come back to the host, in function spin: it computed for more than 1000000 units of fuel without a look of the host, which it takes at each 16th call at the latest (SliceFuel)")
 			total := newHost(t, host.Config{Limits: host.Limits{CallFuel: host.MinCallFuel}})
 			op, err = run(t, total, wasm, export, oneRecord("k"))
 			wantModuleError(t, err, op, abi.ErrTooLarge, "it used up its fuel, in function spin: more than 1000000 units, the limit of a call (CallFuel)")
@@ -194,12 +194,12 @@ func TestMemoryBombs(t *testing.T) {
 // are; and one whose data lies outside of it costs nothing.
 func TestMemoryOfModules(t *testing.T) {
 	h := newHost(t, host.Config{})
-	n := 0
 	leavesNothing(t, func() {
-		n++
-		g := newGuest().has(memoryBytes-1, []byte{1, 2, byte(n)})
-		_, err := h.Compile(t.Context(), guestName, g.bytes())
-		wantModuleError(t, err, opCompile, nil, "cannot be instantiated")
+		for n := range 30 { // each would leave a mapping or two
+			g := newGuest().has(memoryBytes-1, []byte{1, 2, byte(n)})
+			_, err := h.Compile(t.Context(), guestName, g.bytes())
+			wantModuleError(t, err, opCompile, nil, "cannot be instantiated")
+		}
 	})
 	before := takeFootprint()
 	for n := range 3 {
@@ -274,7 +274,11 @@ func TestTableBombs(t *testing.T) {
 
 func TestDeepRecursion(t *testing.T) {
 	h := newHost(t, host.Config{})
-	for _, export := range everywhere {
+	places := everywhere
+	if testing.Short() {
+		places = []string{abi.ExportInitialize, abi.ExportSave}
+	}
+	for _, export := range places {
 		t.Run(export, func(t *testing.T) {
 			g := newGuest()
 			deep := len(g.imports)
@@ -680,4 +684,28 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // recordOf is a record of about n bytes.
 func recordOf(n int) []byte {
 	return append(record.AppendBytesHead(record.AppendText(record.AppendText(record.AppendRecord(nil), "p"), "k"), n), make([]byte, n)...)
+}
+
+// References to functions take memory that nothing gives back: code that makes them is refused.
+func TestReferencesToFunctions(t *testing.T) {
+	g := newGuest().does(abi.ExportSave, forever(code{0xd2, firstOwn}, drop))
+	g.tables, g.elements = [][]byte{table(2, 2)}, declared
+	_, err := newHost(t, host.Config{}).Compile(t.Context(), guestName, g.bytes())
+	wantModuleError(t, err, opCompile, nil, "its code makes references to functions (ref.func)")
+}
+
+// A memory too large to be noted begins anew all the same, and nothing of it stays when the call has ended.
+func TestLargeMemoryIsNotKept(t *testing.T) {
+	const pages = 65 << 4 // 65 MiB
+	g := newGuest().initializes(constI32(pages), growMemory, drop).has(textAt, oneRecord("k")).
+		does(abi.ExportSave, drain, emitFrom(textAt, len(oneRecord("k"))), constI32(0))
+	m := compile(t, newHost(t, host.Config{}), g.bytes())
+	if m.Shape().Reusable {
+		t.Error("an instance with 65 MiB is kept")
+	}
+	for range 2 {
+		if out, err := perform(t.Context(), m, abi.OpSave, nil); err != nil || !bytes.Equal(out, oneRecord("k")) {
+			t.Errorf("%q, %v", out, err)
+		}
+	}
 }

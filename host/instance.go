@@ -14,7 +14,8 @@ import (
 	"github.com/torpor-run/torpor/host/fuel"
 )
 
-// maxIdleBytes is how much memory an instance may have that is kept for the next call.
+// maxIdleBytes is how much memory an instance may have whose beginning is noted, or that is kept for the
+// next call.
 const maxIdleBytes = 64 << 20
 
 // randomSeed is what every instance's random numbers begin with.
@@ -70,15 +71,16 @@ func (i *instance) close(ctx context.Context) error { return i.module.Close(ctx)
 
 // initialize makes the first instance and notes what all begin with.
 func (c *code) initialize(ctx context.Context) error {
-	ctx, stop := context.WithTimeoutCause(ctx, c.limits.CallTime,
-		c.refusal(abi.ErrTooLarge, "%s ran for longer than %v (CallTime)", abi.ExportInitialize, c.limits.CallTime))
+	late := c.refusal(abi.ErrTooLarge, "%s ran for longer than %v (CallTime)", abi.ExportInitialize, c.limits.CallTime)
+	ctx, stop := context.WithTimeoutCause(ctx, c.limits.CallTime, late)
 	defer stop()
-	r := &running{module: &Module{c, c.name}, op: opCompile, context: ctx}
+	r := &running{module: &Module{c, c.name}, op: opCompile, context: ctx, late: late}
 	ctx = &callContext{ctx, r}
 	if r.inst = r.module.fresh(ctx, r); r.inst == nil {
 		return r.err
 	}
-	if c.info.Keeps {
+	// An image of a large memory would stay for as long as the module does.
+	if c.info.Keeps || r.inst.memory.Size() > maxIdleBytes {
 		return r.inst.close(ctx)
 	}
 	b := &beginning{random: *r.inst.random, monotonic: r.inst.monotonic}
@@ -102,7 +104,7 @@ func (c *code) initialize(ctx context.Context) error {
 func (m *Module) fresh(ctx context.Context, r *running) *instance {
 	i, err := m.instantiate(ctx)
 	if err != nil {
-		r.fail(r.breach(fmt.Sprintf("it cannot be instantiated: %v", err), nil))
+		r.fail(r.notInstantiated(err))
 		return nil
 	}
 	if i.module.ExportedFunction(abi.ExportInitialize) == nil {
@@ -128,6 +130,14 @@ func (m *Module) fresh(ctx context.Context, r *running) *instance {
 	return i
 }
 
+func (r *running) notInstantiated(err error) error {
+	var sentinel error
+	if errors.Is(err, abi.ErrTooLarge) {
+		sentinel = abi.ErrTooLarge
+	}
+	return r.breach(fmt.Sprintf("it cannot be instantiated: %v", err), sentinel)
+}
+
 // acquire gives the call an instance that is as _initialize left it. After an error, which is r's, it is
 // nil.
 func (m *Module) acquire(ctx context.Context, r *running) *instance {
@@ -144,7 +154,7 @@ func (m *Module) acquire(ctx context.Context, r *running) *instance {
 	m.mu.Unlock()
 	i, err := m.instantiate(ctx)
 	if err != nil {
-		r.fail(r.breach(fmt.Sprintf("it cannot be instantiated: %v", err), nil))
+		r.fail(r.notInstantiated(err))
 		return nil
 	}
 	if !m.first.bring(i) {
@@ -158,7 +168,7 @@ func (m *Module) acquire(ctx context.Context, r *running) *instance {
 // release ends the use of an instance. It is kept for another call if it came to its end by itself and
 // can be put back; memory that a call made larger stays larger, so then it cannot.
 func (m *Module) release(ctx context.Context, i *instance, sound bool) {
-	if sound && m.first != nil && i.memory.Size() == m.first.memory.size() && i.memory.Size() <= maxIdleBytes && m.roomFor() && m.first.bring(i) {
+	if sound && m.first != nil && i.memory.Size() == m.first.memory.size() && m.roomFor() && m.first.bring(i) {
 		m.mu.Lock()
 		if len(m.free) < m.host.idle {
 			m.free = append(m.free, i)

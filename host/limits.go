@@ -42,7 +42,7 @@ const (
 	MaxCallFuel     = 4_000_000_000_000_000_000
 
 	MinSliceFuel     = 1_000_000
-	DefaultSliceFuel = 4_000_000_000
+	DefaultSliceFuel = 1_000_000_000
 	MaxSliceFuel     = 4_000_000_000_000_000_000
 
 	MinLogLines     = 1
@@ -65,8 +65,8 @@ const (
 // and maximum is an error of [New].
 //
 // Fuel is what a guest computes, an instruction costing about one unit (package fuel). The count depends
-// on the module and its input alone. A machine does some billion units a second. The host takes a look at
-// each 16th call of an import at the latest, and at the first after 4 KiB were moved.
+// on the module and its input alone. A machine does a billion units a second, or a third of that where code is made to be slow. The
+// host takes a look at each 16th call of an import at the latest, and at the first after 4 KiB were moved.
 type Limits struct {
 	MemoryBytes   int64         // guest memory of one call
 	ModuleBytes   int64         // size of the .wasm

@@ -67,12 +67,24 @@ func (m *linearMemory) bring(b *backing, length int) bool {
 	if m.shares == b {
 		return unix.Madvise(m.reserved[:length], unix.MADV_DONTNEED) == nil
 	}
-	at := unsafe.Pointer(unsafe.SliceData(m.reserved))
+	at := unsafe.Pointer(unsafe.SliceData(m.reserved)) //nolint:gosec // the address of memory that is this mapping's own
 	if _, err := unix.MmapPtr(int(b.file.Fd()), 0, at, uintptr(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_NORESERVE); err != nil {
-		return false
+		return m.copyOf(b, length)
 	}
 	m.shares = b
 	return true
+}
+
+// copyOf fills the first length bytes with those of b, where pages cannot be shared.
+func (m *linearMemory) copyOf(b *backing, length int) bool {
+	at := unsafe.Pointer(unsafe.SliceData(m.reserved)) //nolint:gosec // as above
+	// A mapping that failed may have taken away what was there.
+	_, err := unix.MmapPtr(-1, 0, at, uintptr(length), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_FIXED|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return false
+	}
+	n, err := b.file.ReadAt(m.reserved[:length], 0)
+	return n == length && err == nil
 }
 
 // backing is an image that memories can share.
@@ -80,9 +92,9 @@ type backing struct{ file *os.File }
 
 // newBacking keeps content in a file that has no name. It gives nil where the system has none.
 func newBacking(content []byte) (*backing, error) {
-	fd, err := unix.MemfdCreate("torpor-module", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("torpor-module", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
-		return nil, nil
+		return nil, nil //nolint:nilerr // images are copied then
 	}
 	f := os.NewFile(uintptr(fd), "torpor-module")
 	if err = f.Truncate(int64(len(content))); err == nil {
@@ -97,6 +109,8 @@ func newBacking(content []byte) (*backing, error) {
 		f.Close()
 		return nil, fmt.Errorf("an image of its memory, %d bytes: %w", len(content), err)
 	}
+	// Never to be written again: every memory shares it. Where that can't be promised, it is kept anyway.
+	_, _ = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
 	return &backing{f}, nil
 }
 

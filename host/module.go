@@ -42,6 +42,7 @@ type code struct {
 	cache      wazero.CompilationCache // nil without a cache folder
 	compiled   wazero.CompiledModule
 	descriptor abi.Descriptor
+	shape      Shape
 	first      *beginning // what an instance is put back to; nil if it can't be
 
 	mu   sync.Mutex

@@ -29,7 +29,7 @@ func (h *Host) Prepare(ctx context.Context, modules iter.Seq2[string, []byte]) {
 	for range prepareWorkers {
 		workers.Go(func() {
 			for j := range jobs {
-				if _, err := h.Compile(ctx, j.name, j.wasm); err != nil && ctx.Err() == nil {
+				if _, err := h.Compile(ctx, j.name, j.wasm); err != nil && ctx.Err() == nil && h.closing.Err() == nil {
 					h.logger.Warn("a module could not be compiled ahead of its use", "module", j.name, "error", err)
 				}
 			}
@@ -42,6 +42,9 @@ func (h *Host) Prepare(ctx context.Context, modules iter.Seq2[string, []byte]) {
 		defer workers.Wait()
 		defer close(jobs)
 		for name, wasm := range modules {
+			if ctx.Err() != nil || h.closing.Err() != nil { // though a worker is free
+				return
+			}
 			select {
 			case jobs <- job{name, wasm}:
 			case <-ctx.Done():

@@ -29,28 +29,30 @@ type Symbol struct {
 	Signature string `json:"signature"` // "(i32, i32) -> (i64)"
 }
 
-// Shape tells what the module is made of.
-func (m *Module) Shape() Shape {
-	s := Shape{Size: int64(len(m.wasm)), Functions: m.info.Functions, FuelPoints: m.info.Charges, TableMin: m.tables.least, Reusable: m.first != nil}
+// Shape tells what the module is made of. Do not change its slices.
+func (m *Module) Shape() Shape { return m.shape }
+
+func (c *code) describeShape() Shape {
+	s := Shape{Size: int64(len(c.wasm)), Functions: c.info.Functions, FuelPoints: c.info.Charges, TableMin: c.tables.least, Reusable: c.first != nil}
 	symbol := func(module, name string, f api.FunctionDefinition) Symbol {
 		return Symbol{Module: module, Name: name, Signature: signature(f.ParamTypes(), f.ResultTypes())}
 	}
-	for _, f := range m.compiled.ImportedFunctions() {
+	for _, f := range c.compiled.ImportedFunctions() {
 		module, name, _ := f.Import()
 		s.Imports = append(s.Imports, symbol(module, name, f))
 	}
-	for name, f := range m.compiled.ExportedFunctions() {
+	for name, f := range c.compiled.ExportedFunctions() {
 		s.Exports = append(s.Exports, symbol("", name, f))
 	}
 	slices.SortFunc(s.Exports, func(a, b Symbol) int { return cmp.Compare(a.Name, b.Name) })
-	for _, memory := range m.compiled.ExportedMemories() {
+	for _, memory := range c.compiled.ExportedMemories() {
 		s.MemoryMin = int64(memory.Min()) * wasmPage
 		if most, declared := memory.Max(); declared {
 			s.MemoryMax = int64(most) * wasmPage
 		}
 	}
-	if !m.tables.unbounded {
-		s.TableMax = m.tables.most
+	if !c.tables.unbounded {
+		s.TableMax = c.tables.most
 	}
 	return s
 }

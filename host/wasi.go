@@ -51,7 +51,7 @@ func wasiImports() []hostFunc {
 			stack[0] = uint64(f(r, stack))
 		})}
 	}
-	noFile := func(r *running, stack []uint64) uint32 {
+	noFile := func(_ *running, stack []uint64) uint32 {
 		if uint32(stack[0]) > wasiErrors {
 			return wasiBadFile
 		}

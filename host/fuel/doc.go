@@ -12,9 +12,10 @@
 //
 // An instruction costs one unit; block, end, else and nop nothing; loop one in each round, and calling a
 // function one more. What moves many values (calls, branches, ends of blocks, declared locals) costs one
-// more for every 8 of them. memory.copy, memory.fill, memory.init, table.copy, table.fill and table.init
-// cost one more for every 64 bytes, a reference counting as 8, and are paid before they begin;
-// memory.grow and table.grow pay for what was added, if it was.
+// more for every 8 of them. What takes a processor long costs more: dividing whole numbers 4, dividing
+// floats and square roots 16. memory.copy, memory.fill, memory.init, table.copy, table.fill and table.init
+// cost 16 and one more for every 16 bytes, a reference counting as 8, paid before they begin; memory.grow
+// and table.grow cost 64 and pay in the same way for what was added, if it was.
 //
 // # What is guaranteed
 //

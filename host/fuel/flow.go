@@ -28,6 +28,7 @@ type function struct {
 	cur    int // the block that is being read; -1 where nothing can run
 	loops  int // how many loops enclose the place that is being read
 	labels int // how many blocks, loops and ifs there are
+	burden int // what its instructions add to that: wazero makes blocks, or as much as some, of those too
 
 	lengths bool // an instruction is charged by its length
 	ahead   bool // the local may be ahead of the global at the end of the function
@@ -130,9 +131,21 @@ const (
 	opI64LtS       = 0x53
 	opI32Add       = 0x6a
 	opI32Mul       = 0x6c
+	opI32DivS      = 0x6d
+	opI32RemU      = 0x70
 	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
 	opI64Mul       = 0x7e
+	opI64DivS      = 0x7f
+	opI64RemU      = 0x82
+	opF32Sqrt      = 0x91
+	opF32Div       = 0x95
+	opF64Sqrt      = 0x9f
+	opF64Div       = 0xa3
+	opI32TruncF32S = 0xa8
+	opI32TruncF64U = 0xab
+	opI64TruncF32S = 0xae
+	opI64TruncF64U = 0xb1
 	opI64Shl       = 0x86
 	opI64ShrU      = 0x88
 	opI64ExtendU   = 0xad
@@ -160,8 +173,14 @@ const (
 	miscTableFill  = 17
 )
 
-// vectorConst is v128.const, behind the prefix opVector.
-const vectorConst = 0x0c
+// Opcodes behind the prefix opVector.
+const (
+	vectorConst   = 0x0c
+	vectorF32Sqrt = 0xe3
+	vectorF32Div  = 0xe7
+	vectorF64Sqrt = 0xef
+	vectorF64Div  = 0xf3
+)
 
 // scan reads the code of the module's i-th own function.
 func (f *function) scan(m *module, i int) error {
@@ -206,7 +225,7 @@ func (f *function) scan(m *module, i int) error {
 // complexity tells how hard the function is to compile: wazero needs time and memory that grow with the
 // number of blocks times that of locals, and with the square of the number of blocks.
 func (f *function) complexity() int {
-	blocks := max(len(f.blocks), f.labels)
+	blocks := max(len(f.blocks), f.labels) + f.burden
 	return blocks * (f.locals + blocks/blocksPerLocal)
 }
 
@@ -302,9 +321,11 @@ func (f *function) leaving(start int) {
 // jumps reads n labels.
 func (f *function) jumps(r *reader, n int) {
 	carried := 0
-	for ; n > 0 && !r.bad(); n-- {
+	for i := 0; i < n && !r.bad(); i++ {
 		carried = f.label(r)
+		f.burden += values(carried)
 	}
+	f.burden += n / labelsPerBlock
 	f.cost(1 + values(carried))
 }
 
@@ -398,6 +419,7 @@ func (f *function) instruction(r *reader) error {
 		f.cost(1)
 	case op == opTableGet || op == opTableSet || op == opRefFunc:
 		f.m.keeps = f.m.keeps || op == opTableSet
+		f.m.refers = f.m.refers || op == opRefFunc
 		r.u32()
 		f.cost(1)
 	case op >= opI32Load && op <= opI64Store32:
@@ -408,7 +430,7 @@ func (f *function) instruction(r *reader) error {
 		f.cost(1)
 	case op == opMemoryGrow:
 		r.zero()
-		f.measured(markPages, start, r.at)
+		f.measured(markPages, start, r.at, growCost)
 	case op == opI32Const:
 		r.sint(32)
 		f.cost(1)
@@ -423,6 +445,13 @@ func (f *function) instruction(r *reader) error {
 		f.cost(1)
 	case op == opRefNull:
 		r.sint(33) // a heap type
+		f.cost(1)
+	case op >= opI32DivS && op <= opI32RemU || op >= opI64DivS && op <= opI64RemU:
+		f.cost(divideCost)
+	case op == opF32Sqrt || op == opF32Div || op == opF64Sqrt || op == opF64Div:
+		f.cost(rootCost)
+	case op >= opI32TruncF32S && op <= opI32TruncF64U || op >= opI64TruncF32S && op <= opI64TruncF64U:
+		f.burden++
 		f.cost(1)
 	case op == opDrop, op == opSelect, op == opRefIsNull, op >= opI32Eqz && op <= opExtend32:
 		f.cost(1)
@@ -452,6 +481,7 @@ func (r *reader) memory() {
 // called notes a call of a function of type t.
 func (f *function) called(start, end int, t uint32) {
 	s := f.m.types[t]
+	f.burden += values(s.params + s.results)
 	f.cost(1 + values(s.params+s.results))
 	if f.cur >= 0 {
 		f.marks = append(f.marks, mark{kind: markCall, at: start, end: end})
@@ -459,8 +489,9 @@ func (f *function) called(start, end int, t uint32) {
 }
 
 // measured notes an instruction that is charged by a length.
-func (f *function) measured(kind byte, start, end int) {
-	f.cost(1)
+func (f *function) measured(kind byte, start, end, flat int) {
+	f.burden += 2
+	f.cost(flat)
 	if f.cur >= 0 {
 		f.lengths = true
 		f.marks = append(f.marks, mark{kind: kind, at: start, end: end, depth: len(f.frames)})
@@ -572,35 +603,36 @@ func (f *function) misc(r *reader, start int) error {
 	case miscMemoryInit:
 		r.u32()
 		r.zero()
-		f.measured(markSize, start, r.at)
+		f.measured(markSize, start, r.at, bulkCost)
 	case miscMemoryCopy:
 		r.zero()
 		r.zero()
-		f.measured(markSize, start, r.at)
+		f.measured(markSize, start, r.at, bulkCost)
 	case miscMemoryFill:
 		r.zero()
-		f.measured(markSize, start, r.at)
+		f.measured(markSize, start, r.at, bulkCost)
 	case miscTableInit, miscTableCopy:
 		f.m.keeps = true
 		r.u32()
 		r.u32()
-		f.measured(markItems, start, r.at)
+		f.measured(markItems, start, r.at, bulkCost)
 	case miscTableFill:
 		f.m.keeps = true
 		r.u32()
-		f.measured(markItems, start, r.at)
+		f.measured(markItems, start, r.at, bulkCost)
 	case miscTableGrow:
 		f.m.keeps, f.m.grows = true, true
 		r.u32()
-		f.measured(markGrow, start, r.at)
+		f.measured(markGrow, start, r.at, growCost)
 	case miscDataDrop, miscElemDrop, miscTableSize:
 		f.m.keeps = f.m.keeps || op != miscTableSize
 		r.u32()
 		f.cost(1)
-	default:
+	default: // conversions of floats
 		if op >= miscMemoryInit {
 			return f.unknown(start, fmt.Sprintf("%#x %d", opMisc, op))
 		}
+		f.burden++
 		f.cost(1)
 	}
 	return nil
@@ -628,6 +660,11 @@ func (f *function) vector(r *reader, start int) error {
 		op == 0xbb || op == 0xc2 || op == 0xc5 || op == 0xc6 || op == 0xcf || op == 0xd0 || op == 0xd2 || op == 0xd3 || op == 0xd4 ||
 		op == 0xe2 || op == 0xee:
 		return f.unknown(start, fmt.Sprintf("%#x %#x", opVector, op))
+	}
+	switch op {
+	case vectorF32Sqrt, vectorF32Div, vectorF64Sqrt, vectorF64Div:
+		f.cost(rootCost)
+		return nil
 	}
 	f.cost(1)
 	return nil

@@ -7,7 +7,7 @@ import (
 
 // Version is that of the rules by which modules are rewritten: it changes whenever the same module and
 // options give another result.
-const Version = 1
+const Version = 2
 
 // DefaultExport is the name under which a module's counter is exported if [Options] name none.
 const DefaultExport = "torpor_fuel"
@@ -18,21 +18,27 @@ const DefaultExport = "torpor_fuel"
 const (
 	MaxModuleBytes   = 64 << 20  // of the module
 	MaxResultBytes   = 256 << 20 // of the instrumented module
-	MaxFunctionBytes = 1 << 20   // of one function's code
+	MaxFunctionBytes = 512 << 10 // of one function's code
 	MaxFunctions     = 200_000   // imported and own ones
 	MaxLocals        = 5_000     // declared by a function
 	MaxValues        = 1_000     // parameters or results of a type
 	MaxNesting       = 10_000    // blocks within one another
-	MaxComplexity    = 1_500_000 // of a function: blocks x (locals + blocks/100)
+	MaxComplexity    = 1_500_000 // of a function: blocks x (locals + blocks/100), where labels of br_table and more count as blocks
 )
 
 // What costs how much.
 const (
-	unitBits      = 6  // log2 of the bytes of memory that a unit pays for
+	unitBits      = 4  // log2 of the bytes of memory that a unit pays for
 	pageBits      = 16 // log2 of the bytes of a page of memory
 	itemBits      = 3  // log2 of the bytes of a reference in a table
 	valuesPerUnit = 8  // parameters, results and locals that a unit pays for
 
+	divideCost = 4  // of whole numbers
+	rootCost   = 16 // square roots, and division of floats
+	bulkCost   = 16 // memory.copy and the like, beside what they move
+	growCost   = 64 // memory.grow and table.grow, beside what they add: the guest is left for it
+
+	labelsPerBlock = 4   // labels of br_table that are as hard to compile as a block
 	blocksPerLocal = 100 // as many blocks make a function as hard to compile as one local more
 )
 
@@ -72,6 +78,10 @@ type Info struct {
 	Keeps bool
 	// GrowsTables tells that the code can make a table grow.
 	GrowsTables bool
+	// RefersToFunctions tells that the code makes references to functions (ref.func; element segments
+	// and globals do not count). wazero takes some 30 bytes for each that is made, until the instance is
+	// closed.
+	RefersToFunctions bool
 }
 
 // MaxVariables is how many variables are exported; a module with more is said to keep some.
@@ -114,7 +124,7 @@ func Instrument(wasm []byte, opt Options) ([]byte, Info, error) {
 	if m.keeps {
 		m.mutable = nil
 	}
-	info.Variables, info.Keeps, info.GrowsTables = len(m.mutable), m.keeps, m.grows
+	info.Variables, info.Keeps, info.GrowsTables, info.RefersToFunctions = len(m.mutable), m.keeps, m.grows, m.refers
 	out := m.assemble(opt, code, &e)
 	if len(out) > MaxResultBytes {
 		return nil, Info{}, tooLarge("bytes of the instrumented module", len(out), MaxResultBytes)

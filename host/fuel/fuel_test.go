@@ -118,12 +118,12 @@ func TestLengthsArePaidFor(t *testing.T) {
 			more   int64 // than for 0
 			result string
 		}{
-			{"memory.copy", 63, 0, ""}, {"memory.copy", 64, 1, ""}, {"memory.copy", 1 << 17, 1 << 11, ""},
-			{"memory.copy", 1<<32 - 1, 1<<26 - 1, "out of bounds memory access"},
-			{"memory.fill", 1 << 16, 1 << 10, ""}, {"memory.init", 30, 0, ""}, {"memory.init", 1 << 20, 1 << 14, "out of bounds"},
-			{"table.copy", 16, 2, ""}, {"table.fill", 8, 1, ""}, {"table.init", 8, 1, ""},
-			{"memory.grow", 2, 2 << 10, " 0x2"}, {"memory.grow", 100, 0, " 0xffffffff"}, {"memory.grow", 1<<32 - 1, 0, " 0xffffffff"},
-			{"table.grow", 8, 1, " 0x8"}, {"table.grow", 1 << 20, 0, " 0xffffffff"},
+			{"memory.copy", 15, 0, ""}, {"memory.copy", 16, 1, ""}, {"memory.copy", 1 << 17, 1 << 13, ""},
+			{"memory.copy", 1<<32 - 1, 1<<28 - 1, "out of bounds memory access"},
+			{"memory.fill", 1 << 16, 1 << 12, ""}, {"memory.init", 30, 1, ""}, {"memory.init", 1 << 20, 1 << 16, "out of bounds"},
+			{"table.copy", 16, 8, ""}, {"table.fill", 8, 4, ""}, {"table.init", 8, 4, ""},
+			{"memory.grow", 2, 2 << 12, " 0x2"}, {"memory.grow", 100, 0, " 0xffffffff"}, {"memory.grow", 1<<32 - 1, 0, " 0xffffffff"},
+			{"table.grow", 8, 4, " 0x8"}, {"table.grow", 1 << 20, 0, " 0xffffffff"},
 		} {
 			_, base := r.run(c.name, plenty, 0)
 			result, used := r.run(c.name, plenty, c.n)
@@ -269,5 +269,87 @@ func TestSections(t *testing.T) {
 	}
 	if out, _, err := Instrument(plain[:8], Options{}); err != nil || start(t, compiler, out).counter == nil {
 		t.Errorf("an empty module: %v", err)
+	}
+}
+
+// What a processor needs long for costs more than what it does in a cycle.
+func TestSlowInstructions(t *testing.T) {
+	one := func(body code) []fn { return []fn{{name: "f", params: []byte{typeI32}, body: seq(body, code{opDrop})}} }
+	f32 := code{opF32Const, 0, 0, 0x80, 0x3f}
+	f64 := code{opF64Const, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f}
+	vector := seq(f64, code{opVector, 0x14}) // f64x2.splat
+	fast := map[string]int64{}
+	for _, c := range []struct {
+		name string
+		body code
+		cost int64
+	}{
+		{"i32.div_s", seq(con32(7), con32(3), code{0x6d}), divideCost}, {"i32.rem_u", seq(con32(7), con32(3), code{0x70}), divideCost},
+		{"i64.div_s", seq(con64(7), con64(3), code{0x7f}), divideCost}, {"i64.rem_u", seq(con64(7), con64(3), code{0x82}), divideCost},
+		{"i32.and", seq(con32(7), con32(3), code{0x71}), 1}, {"i64.mul", seq(con64(7), con64(3), code{0x7e}), 1},
+		{"f32.sqrt", seq(f32, code{0x91}), rootCost}, {"f32.div", seq(f32, f32, code{0x95}), rootCost},
+		{"f64.sqrt", seq(f64, code{0x9f}), rootCost}, {"f64.div", seq(f64, f64, code{0xa3}), rootCost}, {"f64.mul", seq(f64, f64, code{0xa2}), 1},
+		{"f32x4.sqrt", seq(vector, code{opVector, 0xe3, 1}), rootCost}, {"f32x4.div", seq(vector, vector, code{opVector, 0xe7, 1}), rootCost},
+		{"f64x2.sqrt", seq(vector, code{opVector, 0xef, 1}), rootCost}, {"f64x2.div", seq(vector, vector, code{opVector, 0xf3, 1}), rootCost},
+		{"f64x2.mul", seq(vector, vector, code{opVector, 0xf2, 1}), 1},
+	} {
+		_, used := start(t, compiler, mustInstrument(t, testModule(one(c.body)), Options{})).run("f", plenty, 0)
+		operands := int64(2)
+		if strings.Contains(c.name, "sqrt") {
+			operands = 1
+		}
+		if strings.Contains(c.name, "x") {
+			operands *= 2 // a constant and a splat
+		}
+		fast[c.name] = used - operands - c.cost
+	}
+	for name, rest := range fast {
+		if rest != fast["i32.and"] {
+			t.Errorf("%s: %d units beside what it should cost, i32.and %d", name, rest, fast["i32.and"])
+		}
+	}
+}
+
+// Functions of some kilobytes that wazero would compile for minutes, or with gigabytes, are refused before.
+func TestHardToCompile(t *testing.T) {
+	many := func(n int, what ...code) code { return bytes.Repeat(seq(what...), n) }
+	loop := code{opLoop, typeEmpty, opLocalGet, 0, opBrIf, 0, opEnd}
+	labels := func(n int) code {
+		return seq(code{opBlock, typeEmpty, opLocalGet, 0, opBrTable}, appendUint(nil, uint64(n)), make([]byte, n+1), code{opEnd})
+	}
+	for _, c := range []struct {
+		name        string
+		locals      int
+		sound, hard code
+	}{
+		{"loops", 1, many(1000, loop), many(8000, loop)},
+		{"blocks within one another", 1, seq(many(1000, code{opBlock, typeEmpty}), many(1000, code{opEnd})), seq(many(9999, code{opBlock, typeEmpty}), many(9999, code{opEnd}), many(5000, loop))},
+		{"many locals", 1000, many(100, loop), many(2000, loop)},
+		{"labels", 1, labels(16_000), labels(200_000)},
+		{"copies", 1, many(1000, con32(0), con32(0), con32(0), misc(miscMemoryCopy, 0, 0)), many(20_000, con32(0), con32(0), con32(0), misc(miscMemoryCopy, 0, 0))},
+		{"grown memory", 1, many(1000, con32(0), code{opMemoryGrow, 0, opDrop}), many(20_000, con32(0), code{opMemoryGrow, 0, opDrop})},
+		{"conversions", 1, many(1000, code{opF64Const, 0, 0, 0, 0, 0, 0, 0, 0, opI64TruncF64U, opDrop}), many(40_000, code{opF64Const, 0, 0, 0, 0, 0, 0, 0, 0, opI64TruncF64U, opDrop})},
+		{"saturating conversions", 1, many(1000, code{opF64Const, 0, 0, 0, 0, 0, 0, 0, 0, opMisc, 7, opDrop}), many(40_000, code{opF64Const, 0, 0, 0, 0, 0, 0, 0, 0, opMisc, 7, opDrop})},
+	} {
+		of := func(body code) []byte {
+			return testModule([]fn{{name: "f", params: []byte{typeI32}, locals: bytes.Repeat([]byte{typeI32}, c.locals), body: body}})
+		}
+		if _, _, err := Instrument(of(c.sound), Options{}); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if _, _, err := Instrument(of(c.hard), Options{}); !errors.Is(err, abi.ErrTooLarge) || !strings.Contains(err.Error(), "function 0: complexity") {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// Code that makes references is told of; tables and globals may have them.
+func TestRefersToFunctions(t *testing.T) {
+	body := code{opRefFunc, 0, opDrop}
+	if _, info, err := Instrument(testModule([]fn{{name: "f", body: body}}), Options{}); err != nil || !info.RefersToFunctions {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if _, info, err := Instrument(testModule([]fn{{name: "f"}}), Options{}); err != nil || info.RefersToFunctions {
+		t.Errorf("%+v, %v", info, err)
 	}
 }

@@ -70,6 +70,7 @@ type module struct {
 	mutable  []uint32 // indices of the module's own globals that are variables of a number type
 	keeps    bool     // what a call changes may be out of the reach of memory and of those globals
 	grows    bool     // a table may grow
+	refers   bool     // code makes references to functions
 }
 
 // body is one function's code in the module.
