@@ -426,7 +426,7 @@ func (r *running) moved(n int) {
 // stopped is the error of a call whose context is done.
 func (r *running) stopped() error {
 	cause := context.Cause(r.context)
-	if r.late != nil && cause == r.late { //nolint:errorlint // this very one: another call's may be the cause, too
+	if r.late != nil && cause == r.late { // this very one: the cause may be the error of another call
 		return r.late
 	}
 	if err := r.context.Err(); !errors.Is(cause, err) {
@@ -542,6 +542,9 @@ func (r *running) failed(stack []uint64) {
 	r.visit(abi.ImportFail)
 	code, length := abi.Code(int32(uint32(stack[0]))), uint32(stack[2])
 	p := r.memory("what it gave to fail", uint32(stack[1]), min(length, maxFailureBytes))
+	if r.failure != nil { // the first is the cause
+		return
+	}
 	f := &GuestError{Module: r.module.name, Op: r.op, Code: code}
 	if length > maxFailureBytes {
 		f.Failure = abi.Failure{Msg: fmt.Sprintf("it failed with code %d and a message of %d bytes; the limit is %d", code, length, maxFailureBytes)}
@@ -550,9 +553,7 @@ func (r *running) failed(stack []uint64) {
 	} else if f.Failure.Msg == "" {
 		f.Failure.Msg = fmt.Sprintf("it failed with code %d and no message", code)
 	}
-	if r.failure == nil { // the first is the cause
-		r.failure = f
-	}
+	r.failure = f
 }
 
 func (r *running) log(stack []uint64) {

@@ -108,7 +108,7 @@ func (c *code) make(ctx context.Context) error {
 		late := c.refusal(abi.ErrTooLarge, "compiling it takes longer than %v (CompileTime)", c.limits.CompileTime)
 		compiling, stop := context.WithTimeoutCause(ctx, c.limits.CompileTime, late)
 		if err = c.build(compiling); err != nil && compiling.Err() != nil {
-			if cause := context.Cause(compiling); cause == late { //nolint:errorlint // this very one, not another's
+			if cause := context.Cause(compiling); cause == late { // this very one
 				err = late
 			} else {
 				err = fmt.Errorf("module %s: %s: %w", c.name, opCompile, cause)
