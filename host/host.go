@@ -32,6 +32,9 @@ type Config struct {
 	// InputPiece, if it is not 0, is the most bytes that one next gives: for tests of modules, whose
 	// output must not depend on it.
 	InputPiece int
+	// AsLeft uses instances again as calls leave them, as the ABI allows a host to, instead of putting them
+	// back to how they began: for tests of modules, whose output must not depend on it.
+	AsLeft bool
 	// Interpreter runs modules in wazero's interpreter instead of compiling them: some fifty times
 	// slower, and with no cache. It is for tests, which compare the two, and for processors that
 	// wazero has no compiler for.
@@ -71,6 +74,7 @@ type Host struct {
 	limits   Limits
 	named    map[string]Limits // whole
 	piece    int
+	asLeft   bool
 	idle     int
 	engine   func() wazero.RuntimeConfig
 	turns    turns
@@ -104,7 +108,7 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cacheDir: cfg.CacheDir, limits: limits, named: map[string]Limits{}, piece: cfg.InputPiece, idle: cmp.Or(cfg.Idle, DefaultIdle),
+	h := &Host{cacheDir: cfg.CacheDir, limits: limits, named: map[string]Limits{}, piece: cfg.InputPiece, asLeft: cfg.AsLeft, idle: cmp.Or(cfg.Idle, DefaultIdle),
 		engine: wazero.NewRuntimeConfig, logger: cfg.Logger, observer: cfg.Observer, modules: map[identity]*code{}, compiling: map[identity]*compilation{}}
 	for name, own := range cfg.Modules {
 		if h.named[name], err = own.withDefaults(limits); err != nil {

@@ -168,7 +168,11 @@ func (m *Module) acquire(ctx context.Context, r *running) *instance {
 // release ends the use of an instance. It is kept for another call if it came to its end by itself and
 // can be put back; memory that a call made larger stays larger, so then it cannot.
 func (m *Module) release(ctx context.Context, i *instance, sound bool) {
-	if sound && m.first != nil && i.memory.Size() == m.first.memory.size() && m.roomFor() && m.first.bring(i) {
+	fit := sound && m.first != nil && m.roomFor()
+	if fit && !m.host.asLeft {
+		fit = i.memory.Size() == m.first.memory.size() && m.first.bring(i)
+	}
+	if fit {
 		m.mu.Lock()
 		if len(m.free) < m.host.idle {
 			m.free = append(m.free, i)

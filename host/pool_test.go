@@ -484,3 +484,23 @@ func TestPoolUnderLoad(t *testing.T) {
 		t.Errorf("%d instances stay", f.images-before.images)
 	}
 }
+
+// With AsLeft, what a call leaves is there for the next: so a module that depends on it can be found out.
+func TestAsLeft(t *testing.T) {
+	g := newGuest().does(abi.ExportLoad, seq(constI32(textAt), constI32(textAt), loadI32, constI32(1), code{0x6a}, storeI32, emitFrom(textAt, 4), drain), constI32(0))
+	wasm := g.bytes()
+	for asLeft, want := range map[bool]string{false: "\x01\x00\x00\x00", true: "\x03\x00\x00\x00"} {
+		m := compile(t, newHost(t, host.Config{AsLeft: asLeft}), wasm)
+		var last []byte
+		for range 3 {
+			out, err := perform(t.Context(), m, abi.OpLoad, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			last = out
+		}
+		if string(last) != want {
+			t.Errorf("as left %v: %q", asLeft, last)
+		}
+	}
+}
