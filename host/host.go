@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,9 @@ type Config struct {
 	// AsLeft uses instances again as calls leave them, as the ABI allows a host to, instead of putting them
 	// back to how they began: for tests of modules, whose output must not depend on it.
 	AsLeft bool
+	// Seed, if it is not 0, gives guests other random numbers than they always have: for tests of modules,
+	// whose output must not depend on them, as it does on those of Go where a map's order shows.
+	Seed uint64
 	// Interpreter runs modules in wazero's interpreter instead of compiling them: some fifty times
 	// slower, and with no cache. It is for tests, which compare the two, and for processors that
 	// wazero has no compiler for.
@@ -75,6 +79,7 @@ type Host struct {
 	named    map[string]Limits // whole
 	piece    int
 	asLeft   bool
+	seed     [32]byte
 	idle     int
 	engine   func() wazero.RuntimeConfig
 	turns    turns
@@ -108,8 +113,11 @@ func New(ctx context.Context, cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cacheDir: cfg.CacheDir, limits: limits, named: map[string]Limits{}, piece: cfg.InputPiece, asLeft: cfg.AsLeft, idle: cmp.Or(cfg.Idle, DefaultIdle),
+	h := &Host{cacheDir: cfg.CacheDir, limits: limits, named: map[string]Limits{}, piece: cfg.InputPiece, asLeft: cfg.AsLeft, seed: randomSeed, idle: cmp.Or(cfg.Idle, DefaultIdle),
 		engine: wazero.NewRuntimeConfig, logger: cfg.Logger, observer: cfg.Observer, modules: map[identity]*code{}, compiling: map[identity]*compilation{}}
+	if cfg.Seed != 0 {
+		binary.LittleEndian.PutUint64(h.seed[:], cfg.Seed)
+	}
 	for name, own := range cfg.Modules {
 		if h.named[name], err = own.withDefaults(limits); err != nil {
 			return nil, fmt.Errorf("module %s: %w", name, err)

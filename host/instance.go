@@ -43,7 +43,7 @@ type beginning struct {
 
 // instantiate makes an instance, in which nothing has run.
 func (c *code) instantiate(ctx context.Context) (i *instance, err error) {
-	i = &instance{random: rand.NewChaCha8(randomSeed)}
+	i = &instance{random: rand.NewChaCha8(c.host.seed)}
 	var linear *linearMemory
 	defer func() { // wazero panics when an allocator gives it no memory, and leaves behind what it has been given
 		if v := recover(); v != nil {

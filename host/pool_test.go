@@ -504,3 +504,22 @@ func TestAsLeft(t *testing.T) {
 		}
 	}
 }
+
+// With another Seed guests have other random numbers, each time the same ones.
+func TestSeed(t *testing.T) {
+	g, random := newGuest().importing("wasi_snapshot_preview1", "random_get", []byte{i32, i32}, []byte{i32})
+	wasm := g.does(abi.ExportLoad, seq(constI32(textAt), constI32(32), call(random), drop, emitFrom(textAt, 32), drain), constI32(0)).bytes()
+	seen := map[string]uint64{}
+	for _, seed := range []uint64{0, 1, 1 << 60} {
+		m := compile(t, newHost(t, host.Config{Seed: seed}), wasm)
+		first, err := perform(t.Context(), m, abi.OpLoad, nil)
+		again, errAgain := perform(t.Context(), m, abi.OpLoad, nil)
+		if err != nil || errAgain != nil || !bytes.Equal(first, again) || bytes.Equal(first, make([]byte, 32)) {
+			t.Errorf("seed %d: %x and %x, %v, %v", seed, first, again, err, errAgain)
+		}
+		if other, ok := seen[string(first)]; ok {
+			t.Errorf("seeds %d and %d give the same", other, seed)
+		}
+		seen[string(first)] = seed
+	}
+}
