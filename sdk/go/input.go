@@ -157,11 +157,17 @@ func (in *Input) Record() (*Record, error) {
 	in.count++
 	r := &in.rec
 	r.number, r.Offset = in.count, in.offset
-	r.Encoded = in.batch.Record(i)
-	r.Partition = in.batch.Partition(i)
-	r.Key, r.TextKey = in.batch.Key(i)
-	r.Value = in.batch.Value(i)
-	in.Consume(len(r.Encoded))
+	ref, b := &in.batch.Refs[i], in.batch.Data
+	r.Encoded, r.Value = b[ref.Start:ref.End], b[ref.Value:ref.End]
+	if key := b[ref.Key:ref.Value]; b[ref.Partition]&0x1f < 24 && key[0]&0x1f < 24 { // the usual case by hand
+		r.Partition = b[ref.Partition+1 : ref.Key]
+		r.Key, r.TextKey = key[1:], key[0] >= textHead
+	} else {
+		r.Partition = in.batch.Partition(i)
+		r.Key, r.TextKey = in.batch.Key(i)
+	}
+	in.start += len(r.Encoded)
+	in.offset += uint64(len(r.Encoded))
 	return r, nil
 }
 

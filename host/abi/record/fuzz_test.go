@@ -34,8 +34,15 @@ func seeds(f *testing.F, add func(data []byte)) {
 func FuzzScanner(f *testing.F) {
 	seeds(f, func(data []byte) { f.Add(data, false); f.Add(data, true) })
 	const maxBytes = record.MinMaxBytes
+	tail := withValue(zeros(100)...) // so that the kernels read what is before it
 	f.Fuzz(func(t *testing.T, data []byte, tombstones bool) {
 		s := record.Scanner{MaxBytes: maxBytes, Tombstones: tombstones}
+		longer := append(bytes.Clone(data), tail...)
+		all, err := s.Scan(longer, nil)
+		if want := reference(longer, maxBytes, tombstones); (want == nil) != (err == nil) {
+			t.Fatalf("with more behind it: reference says %v, scanner %v", want, err)
+		}
+		checkRefs(t, longer, all, maxBytes, tombstones)
 		refs, err := s.Scan(data, nil)
 		if want := reference(data, maxBytes, tombstones); (want == nil) != (err == nil) {
 			t.Fatalf("reference says %v, scanner %v", want, err)

@@ -286,7 +286,7 @@ func (d *Pull) Skip() []byte {
 	if d.err != nil {
 		return nil
 	}
-	end, err := d.s.item(d.b, d.p)
+	end, err := d.s.items(d.b, d.p, 0, 1)
 	if err != nil {
 		d.fail(err)
 		return nil

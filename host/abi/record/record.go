@@ -195,7 +195,17 @@ func (s *Scanner) ScanPrefix(data []byte, refs []Ref) ([]Ref, int, error) {
 	limit := s.maxBytes()
 	p := 0
 	for p < len(data) {
-		ref, err := s.one(data, p)
+		var err error
+		ref := Ref{Start: p, Partition: p + 1}
+		if ref.Key, ref.Value = prefix(data, p); ref.Value > 0 {
+			end, depth, left := s.walk(data, ref.Value, 0, 1)
+			if left > 0 || end > len(data) {
+				end, err = s.items(data, end, depth, left)
+			}
+			ref.End = end
+		} else {
+			ref, err = s.one(data, p)
+		}
 		if err != nil {
 			if _, short := err.(errShort); short {
 				if len(data)-p > limit {
@@ -231,7 +241,7 @@ func (s *Scanner) one(b []byte, p int) (Ref, error) {
 		ref.End = ref.Value
 		return ref, nil
 	}
-	ref.End, err = s.item(b, ref.Value)
+	ref.End, err = s.items(b, ref.Value, 0, 1)
 	return ref, err
 }
 
@@ -340,13 +350,15 @@ func head(b []byte, p int) (arg uint64, next int, err error) {
 	}
 }
 
-// item checks the item at p and returns its end. It holds the count of items still to come at each
-// open level in s.stack, so that no input can make it recurse or allocate. Its usual cases are written
-// out, without a call and with few jumps: in a guest, where all of this runs too, those are what costs.
-func (s *Scanner) item(b []byte, p int) (int, error) {
-	depth := 0
-	left := uint64(1)
+// items checks the items from p, of which left are to come at this depth, and returns their end. It holds the
+// count of those still to come at each open level in s.stack, so that no input can make it recurse or allocate.
+// walk does what is usual, in this process and in guests, where all of this runs too.
+func (s *Scanner) items(b []byte, p, depth int, left uint64) (int, error) {
 	for {
+		p, depth, left = s.walk(b, p, depth, left)
+		if left == 0 && p <= len(b) {
+			return p, nil
+		}
 		if p >= len(b) {
 			return 0, errShort{}
 		}

@@ -103,6 +103,10 @@ func TestScannerAccepts(t *testing.T) {
 			if len(refs) != 1 || refs[0] != want {
 				t.Fatalf("refs %+v, want %+v", refs, want)
 			}
+			refs, err = s.Scan(append(data, withValue(zeros(100)...)...), nil) // so that the kernels read it
+			if err != nil || len(refs) != 2 || refs[0] != want {
+				t.Fatalf("with another record behind it: refs %+v, %v; want %+v", refs, err, want)
+			}
 		})
 	}
 }

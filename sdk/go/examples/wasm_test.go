@@ -624,6 +624,39 @@ func (jsonToItems) Load(_ *torpor.Call, records *torpor.Input, native *torpor.Ou
 	}
 }
 
+// edges is a document with texts, names and numbers of every length, and whatever else is at the edge of what
+// jsonscan's kernels do, each in many places of a word and of the buffers.
+func edges(before int) []byte {
+	b := fmt.Appendf(nil, `{"edges":{"":"%s"`, strings.Repeat("x", before))
+	for n := range 300 {
+		b = fmt.Appendf(b, `,"%08d":{"text":"%s","%s":["",%d,-%d]`, n, strings.Repeat("t", n), strings.Repeat("n", n), n*n*n, n+1)
+		b = append(b, `,"literals":[true,false,null],"empty":[{},[]],"deep":`...)
+		b = append(append(append(b, strings.Repeat(`[{"":`, n%31)...), `"Größe \"28\" \\ \n"`...), strings.Repeat("}]", n%31)...)
+		b = append(fmt.Appendf(b, `,"digits":1%d,"more":0.%d`, n, n), strings.Repeat("7", n%20)...)
+		b = append(append(append(b, `,"many":[8`...), strings.Repeat(",9", n%30)...), "]}"...)
+	}
+	return append(b, `}}`...)
+}
+
+// What bytes_wasm.go reads and writes without a check is what Go reads and writes with it.
+func TestKernelsInTheHost(t *testing.T) {
+	m, _ := compile(t, "document", t.Output())
+	for before := range 9 {
+		state := edges(7 * before)
+		native := inProcess{rest: state}
+		if torpor.Run(&native, abi.OpSave, jsonToItems{}) != 0 {
+			t.Fatal("the document is wrong")
+		}
+		records, err := save(m, state)
+		if err != nil || !bytes.Equal(records, native.out) {
+			t.Fatalf("save gives %d bytes, %v; in plain Go %d", len(records), err, len(native.out))
+		}
+		if back, err := load(m, records); err != nil || !bytes.Equal(back, state) {
+			t.Fatalf("load gives %d bytes, %v; want %d", len(back), err, len(state))
+		}
+	}
+}
+
 // BenchmarkDocument runs the document serializer on a JSON state of 10 MB: through package host, the same
 // conversions in plain Go, and what encoding/json takes for them in plain Go.
 func BenchmarkDocument(b *testing.B) {

@@ -1,7 +1,6 @@
 package jsonscan
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"slices"
 	"strconv"
@@ -30,264 +29,94 @@ const (
 	itemNull     = 7<<5 | 22
 )
 
-// ahead is how much of the window must be there for a value to be read in words.
-const ahead = 32
-
 // AppendItem reads a value of any kind and adds it to dst as one CBOR item. A value that nests deeper than
 // one of a record may is an error of torpor.CodeTooLarge. After an error what was added means nothing.
 //
 // [Writer.Item] is its reverse, and says how values and items correspond.
 func (s *Scanner) AppendItem(dst []byte) []byte {
-	// One function and few calls, because those are what costs a guest. What is seldom, such as a string
-	// with escapes or the end of the window, is left to the methods above, which do all of it.
 	if !s.value {
 		s.misused("AppendItem")
 		return dst
 	}
-	var (
-		le    = binary.LittleEndian
-		outer = s.depth
-		d     = dst[:cap(dst)]
-		n     = len(dst)
-		w     = s.w
-		p     = s.p
-		l     *level
-		c     byte
-		x     uint64
-		found uint64
-		q     int
-	)
-	if outer > 0 {
-		l = &s.levels[outer-1]
-	}
-
-value:
-	if len(d)-n < room {
-		d = slices.Grow(d[:n], max(room, len(d)))
-		d = d[:cap(d)]
-	}
-	if len(w)-p < ahead {
-		goto slow
-	}
-	c = w[p]
-	if c == '"' {
-		// Up to 24 bytes are copied while they are looked at.
-		q = p + 1
-		for {
-			x = le.Uint64(w[q:])
-			le.PutUint64(d[n+q-p:], x)
-			if found = special(x, tops); found != 0 || q-p > 16 {
-				break
-			}
-			q += 8
-		}
-		q += bits.TrailingZeros64(found) / 8 // 8, if there is none
-		if found == 0 {
-			q += plain(w[q:], tops)
-			if q == len(w) {
-				goto slow
-			}
-		}
-		if w[q] != '"' {
-			goto slow
-		}
-		if k := q - p - 1; k < 24 {
-			d[n] = headText | byte(k)
-			n += 1 + k
-		} else {
-			d = record.AppendText(d[:n], w[p+1:q])
-			n = len(d)
+	outer, place := s.depth, atValue
+	d, n := dst[:cap(dst)], len(dst)
+	for {
+		// A kernel does what is usual, and the methods above the one token that is not.
+		if len(d)-n < 2*margin {
+			d = slices.Grow(d[:n], max(2*margin, len(d)))
 			d = d[:cap(d)]
 		}
-		p = q + 1
-		goto after
-	}
-	if c == '{' || c == '[' {
-		goto open
-	}
-	if c-'0' < 10 || c == '-' {
-		q = p
-		if c == '-' {
-			q++
+		n, s.p, place = s.transcode(d, n, s.p, outer, place)
+		if place == atEnd {
+			s.value = false
+			return d[:n]
 		}
-		v, k := digits(w[q:])
-		c = w[q+k]
-		if k == 0 || k > 16 || k > 1 && w[q] == '0' || c == '.' || c|0x20 == 'e' || c == '+' || c == '-' || v == 0 && q > p {
-			goto slow
+		d, place = s.appendToken(d[:n], outer, place)
+		if s.err != nil {
+			return d
 		}
-		if q > p {
-			d = record.AppendInt(d[:n], -int64(v))
-		} else if v < 24 {
-			d[n] = byte(v)
-			d = d[:n+1]
-		} else {
-			d = record.AppendUint(d[:n], v)
-		}
-		n = len(d)
-		d = d[:cap(d)]
-		p = q + k
-		goto after
+		n, d = len(d), d[:cap(d)]
 	}
+}
+
+// appendToken reads the next token, wherever transcode has stopped, and says where it leads.
+func (s *Scanner) appendToken(dst []byte, outer, place int) ([]byte, int) {
+	if place == atValue {
+		s.value = true
+		c := s.next()
+		if c != '{' && c != '[' {
+			return s.appendScalar(dst, s.depth-outer), atAfter
+		}
+		if s.depth-outer == record.MaxDepth {
+			s.failed(torpor.CodeTooLarge, s.p, "nested deeper than "+strconv.Itoa(record.MaxDepth)+", the limit for the value of a record")
+			return dst, place
+		}
+		s.heads[s.depth-outer] = len(dst)
+		s.open(c == '{')
+		return append(dst, 0), atOpened // room for the shortest head
+	}
+	l := &s.levels[s.depth-1]
+	if place == atName {
+		return s.appendName(dst, l), atValue
+	}
+	s.value, s.between = false, true
+	c := s.next()
 	switch {
-	case c == 't' && w[p+1] == 'r' && w[p+2] == 'u' && w[p+3] == 'e':
-		d[n] = itemTrue
-		p += 4
-	case c == 'f' && w[p+1] == 'a' && w[p+2] == 'l' && w[p+3] == 's' && w[p+4] == 'e':
-		d[n] = itemFalse
-		p += 5
-	case c == 'n' && w[p+1] == 'u' && w[p+2] == 'l' && w[p+3] == 'l':
-		d[n] = itemNull
-		p += 4
-	default:
-		goto slow
-	}
-	n++
-	goto after
-
-slow:
-	s.p, s.value = p, true
-	if c = s.next(); c == '{' || c == '[' {
-		w, p = s.w, s.p
-		goto open
-	}
-	d = s.appendScalar(d[:n], s.depth-outer)
-	n = len(d)
-	d = d[:cap(d)]
-	if s.err != nil {
-		return d[:n]
-	}
-	w, p = s.w, s.p
-	goto after
-
-open:
-	if s.depth-outer == record.MaxDepth {
-		s.p = p
-		s.failed(torpor.CodeTooLarge, p, "nested deeper than "+strconv.Itoa(record.MaxDepth)+", the limit for the value of a record")
-		return d[:n]
-	}
-	s.p = p
-	s.heads[s.depth-outer] = n
-	s.open(c == '{')
-	if s.err != nil {
-		return d[:n]
-	}
-	l = &s.levels[s.depth-1]
-	n++ // room for the shortest head
-	p++
-	if p == len(w) || w[p] <= ' ' {
-		s.p, s.between = p, true
-		s.next()
-		w, p = s.w, s.p
-	}
-	if l.object {
-		if p < len(w) && w[p] == '}' {
-			goto close
-		}
-		goto name
-	}
-	if p < len(w) && w[p] == ']' {
-		goto close
-	}
-	l.n = 1
-	s.between = false
-	goto value
-
-name:
-	if len(d)-n < room {
-		d = slices.Grow(d[:n], max(room, len(d)))
-		d = d[:cap(d)]
-	}
-	if len(w)-p < ahead || w[p] != '"' {
-		goto slowName
-	}
-	q = p + 1
-	for {
-		x = le.Uint64(w[q:])
-		le.PutUint64(d[n+q-p:], x)
-		if found = special(x, tops); found != 0 || q-p > 16 {
-			break
-		}
-		q += 8
-	}
-	q += bits.TrailingZeros64(found) / 8
-	if q-p > 24 || w[q] != '"' || w[q+1] != ':' {
-		goto slowName
-	}
-	d[n] = headText | byte(q-p-1)
-	n += q - p
-	l.held, l.begin, l.end = false, p+1, q
-	l.n++
-	p = q + 2
-	goto value
-
-slowName:
-	s.p, s.value = p, false
-	d = s.appendName(d[:n], l)
-	n = len(d)
-	d = d[:cap(d)]
-	if s.err != nil {
-		return d[:n]
-	}
-	w, p = s.w, s.p
-	goto value
-
-after:
-	if s.depth == outer {
-		s.p, s.value = p, false
-		return d[:n]
-	}
-	if p == len(w) || w[p] <= ' ' {
-		s.p, s.value, s.between = p, false, true
-		s.next()
-		w, p = s.w, s.p
-		s.between = false
-		if p == len(w) {
-			goto neither
-		}
-	}
-	if w[p] == ',' {
-		p++
+	case l.object && c == '}', !l.object && c == ']':
+		s.close()
+		return endItem(dst, s.heads[s.depth-outer], l), atAfter
+	case place == atOpened && l.object:
+		return s.appendName(dst, l), atValue
+	case place == atOpened:
+	case c == ',':
+		s.p++
 		if l.object {
-			goto name
+			return dst, atName
 		}
-		l.n++
-		goto value
+	case l.object:
+		s.wrong("a comma or the end of the object")
+		return dst, place
+	default:
+		s.wrong("a comma or the end of the array")
+		return dst, place
 	}
-	if l.object && w[p] != '}' || !l.object && w[p] != ']' {
-		goto neither
-	}
-
-close:
-	// The head takes more than the byte that was left for it only where there are 24 or more.
-	p++
-	s.depth--
+	l.n++
 	s.between = false
-	q = s.heads[s.depth-outer]
-	c = headArray
+	return dst, atValue
+}
+
+// endItem writes the head of an object or array, for which one byte was left: more only where there are 24 or
+// more.
+func endItem(dst []byte, at int, l *level) []byte {
+	major := byte(headArray)
 	if l.object {
-		c = headMap
+		major = headMap
 	}
 	if l.n < 24 {
-		d[q] = c | byte(l.n)
-	} else {
-		d = widen(d[:n], q, c, l.n)
-		n = len(d)
-		d = d[:cap(d)]
+		dst[at] = major | byte(l.n)
+		return dst
 	}
-	l = nil
-	if s.depth > 0 {
-		l = &s.levels[s.depth-1]
-	}
-	goto after
-
-neither:
-	s.p, s.value, s.between = p, false, true
-	if l.object {
-		s.wrong("a comma or the end of the object")
-	} else {
-		s.wrong("a comma or the end of the array")
-	}
-	return d[:n]
+	return widen(dst, at, major, l.n)
 }
 
 // widen puts a head of more than one byte where one byte was left for it, before the end of dst.

@@ -367,6 +367,15 @@ func (s *Scanner) close() {
 
 // Key goes to the next member of an object and gives its name, or ends the object and returns false.
 func (s *Scanner) Key() (name []byte, ok bool) {
+	if l := s.inside(true); l != nil {
+		if begin, end := shortName(s.w, s.p, l.n > 0); end > 0 {
+			s.p = end + len(`":`)
+			l.held, l.begin, l.end = false, begin, end
+			l.n++
+			s.value, s.between = true, false
+			return s.w[begin:end:end], true
+		}
+	}
 	begin, end, escaped, ok := s.key("Key")
 	if !ok {
 		return nil, false

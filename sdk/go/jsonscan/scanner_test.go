@@ -258,7 +258,7 @@ func checkItem(t *testing.T, item []byte, wanted any) {
 		t.Fatalf("%x: %v", item, err)
 	}
 	for _, html := range []bool{false, true} {
-		back, err := written(html, func(w *jsonscan.Writer) error { return w.Item(item) })
+		back, err := writtenItem(html, item)
 		if err != nil {
 			t.Fatalf("Item of %x: %v", item, err)
 		}
@@ -428,13 +428,18 @@ func refused() []struct {
 	}
 }
 
+// behind is a document with another one in it and enough behind that for the kernels to read all of it.
+func behind(document string) string {
+	return `{"":["", ` + document + `],"a":` + document + `,"b":"` + strings.Repeat("x", 100) + `"}`
+}
+
 func TestAccepted(t *testing.T) {
 	for _, document := range accepted() {
 		if !json.Valid([]byte(document)) {
 			t.Fatalf("%.100q is not sound", document)
 		}
-		// With much behind it, too, so that it is read in words, and before it, so that it is not.
-		for _, d := range []string{document, `["", ` + document + `,"` + strings.Repeat("x", 40) + `"]`, strings.Repeat(" ", 100) + document} {
+		// With much behind it, too, so that the kernels read it, and before it, so that they do not.
+		for _, d := range []string{document, behind(document), strings.Repeat(" ", 100) + document} {
 			for _, piece := range []int{0, 1, 5} {
 				check(t, []byte(d), piece)
 			}
@@ -452,7 +457,7 @@ func TestRefused(t *testing.T) {
 				return s.End()
 			}), torpor.CodeCorrupt, c.offset, c.msg)
 			check(t, []byte(c.document), piece)
-			check(t, []byte(`{"":`+c.document+`,"`+strings.Repeat("x", 40)+`":1}`), piece)
+			check(t, []byte(`{"":`+c.document+`,"`+strings.Repeat("x", 100)+`":1}`), piece)
 		}
 	}
 }
@@ -770,5 +775,8 @@ func FuzzScanner(f *testing.F) {
 		f.Add([]byte(c.document), uint8(i))
 	}
 	f.Add([]byte(sample), uint8(3))
-	f.Fuzz(func(t *testing.T, document []byte, piece uint8) { check(t, document, int(piece)) })
+	f.Fuzz(func(t *testing.T, document []byte, piece uint8) {
+		check(t, document, int(piece))
+		check(t, []byte(behind(string(document))), int(piece))
+	})
 }

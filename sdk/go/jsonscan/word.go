@@ -18,11 +18,20 @@ const (
 // special has the top bit set of each of eight bytes that does not stand for itself in a string: a quote,
 // a backslash, a control character, and, if stop has its top bit set, what is no ASCII. Only the lowest
 // bit that is set can be relied upon.
-func special(x, stop uint64) uint64 {
-	// In x-ones&^x the top bit of a byte is set if the byte is zero; below the first such byte it is set
-	// in no other.
-	quote, slash := x^'"'*ones, x^'\\'*ones
-	return ((quote-ones)&^quote|(slash-ones)&^slash|(x-' '*ones)&^x)&tops | x&stop
+func special(x, stop uint64) uint64 { return unusual(x)&^x&tops | x&stop }
+
+// unusual is special, with tops for stop, in the top bits; its other bits mean nothing.
+func unusual(x uint64) uint64 {
+	// x^2 is below '!' for what is below ' ' and for a quote, and for nothing else: 2 exchanges the quote
+	// with ' '. A subtraction borrows from the byte above only if it sets the top bit of its own.
+	return ((x ^ 2*ones) - '!'*ones) | ((x ^ '\\'*ones) - ones) | x
+}
+
+// html has the top bit set of each of eight bytes that is <, > or &. Only the lowest bit that is set can be
+// relied upon.
+func html(x uint64) uint64 {
+	and, angle := x^'&'*ones, x&^(2*ones)^'<'*ones // < and > differ in this bit
+	return ((and-ones)&^and | (angle-ones)&^angle) & tops
 }
 
 // plain is how many bytes at the beginning of b stand for themselves in a string.
@@ -46,7 +55,7 @@ func plain(b []byte, stop uint64) int {
 func digits(b []byte) (v uint64, n int) {
 	le := binary.LittleEndian
 	x := le.Uint64(b) ^ zeros
-	n = countDigits(x)
+	n = int(countDigits(x))
 	if n == 0 {
 		return 0, 0
 	}
@@ -54,7 +63,7 @@ func digits(b []byte) (v uint64, n int) {
 	if n < 8 {
 		return v, n
 	}
-	n = countDigits(le.Uint64(b[8:]) ^ zeros)
+	n = int(countDigits(le.Uint64(b[8:]) ^ zeros))
 	if n == 0 {
 		return v, 8
 	}
@@ -65,9 +74,9 @@ func digits(b []byte) (v uint64, n int) {
 }
 
 // countDigits is how many of eight bytes, from the lowest, were digits before '0' was taken off them.
-func countDigits(x uint64) int {
+func countDigits(x uint64) uint64 {
 	const sevens, over = 0x7f * ones, (0x80 - 10) * ones
-	return bits.TrailingZeros64(((x&sevens)+over|x)&tops) / 8
+	return uint64(bits.TrailingZeros64(((x&sevens)+over|x)&tops)) >> 3
 }
 
 // value is the number that eight digits make, the highest one in the lowest byte.
@@ -75,4 +84,14 @@ func value(x uint64) uint64 {
 	x = x * (10<<8 + 1) >> 8 & 0x00ff00ff00ff00ff
 	x = x * (100<<16 + 1) >> 16 & 0x0000ffff0000ffff
 	return x * (10000<<32 + 1) >> 32
+}
+
+// spelled is the eight digits of a number below 10^8, the highest one in the lowest byte, without the '0'.
+func spelled(v uint64) uint64 {
+	high := uint64(uint32(v) / 10000)
+	x := high | (v-10000*high)<<32
+	q := x * 10486 >> 20 & 0x0000007f0000007f // a hundredth of each
+	x = q | (x-100*q)<<16
+	q = x * 103 >> 10 & 0x000f000f000f000f // a tenth of each
+	return q | (x-10*q)<<8
 }

@@ -26,12 +26,15 @@ type Writer struct {
 	out   *torpor.Output
 	comma bool // one comes before the next value
 	err   *torpor.Error
-	stack [record.MaxDepth]open
+
+	open                        // what Item is in the midst of
+	depth int                   // how many there are
+	stack [record.MaxDepth]open // those around it
 }
 
 // open is an array or map of which Item is writing the items.
 type open struct {
-	left uint64 // items to come: two for each pair of a map
+	left uint64 // items or pairs to come
 	last byte   // what ends it: ] or }
 }
 
@@ -97,8 +100,10 @@ func (w *Writer) Key(name string) { w.KeyBytes(text(name)) }
 
 // KeyBytes is Key for a name that is bytes.
 func (w *Writer) KeyBytes(name []byte) {
-	w.text(name)
-	w.out.PutByte(':')
+	if !w.short(name, true) {
+		w.text(name)
+		w.out.PutByte(':')
+	}
 	w.comma = false
 }
 
@@ -152,8 +157,7 @@ func appendFloat(dst []byte, v float64) []byte {
 	return dst
 }
 
-// room is how much an item takes at most that is neither a long text nor of a seldom kind, with what comes
-// before and behind it.
+// room is more than what comes before and behind a string takes.
 const room = 32
 
 // atOnce is how long a string may be that fits into the output's room however it is spelled.
@@ -163,6 +167,9 @@ const atOnce = (torpor.AvailableBytes - room) / len(`\u00e9`)
 func text(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) } //nolint:gosec // read only
 
 func (w *Writer) text(s []byte) {
+	if w.short(s, false) {
+		return
+	}
 	b := append(w.begin(), '"')
 	for len(s) > atOnce {
 		// In pieces, each of whole characters.
@@ -176,6 +183,31 @@ func (w *Writer) text(s []byte) {
 		s = s[n:]
 	}
 	w.out.Put(append(w.appendText(b, s), '"'))
+}
+
+// short writes a string that is short and needs no escapes, and a colon behind it if it is a name; or it
+// reports that it has not.
+func (w *Writer) short(s []byte, colon bool) bool {
+	if len(s) > quotable {
+		return false
+	}
+	b := w.out.AvailableBuffer()
+	b = b[:cap(b)]
+	n := 0
+	if w.comma {
+		b[0] = ','
+		n = 1
+	}
+	if n = quote(b, n, s, w.EscapeHTML); n == 0 {
+		return false
+	}
+	if colon {
+		b[n] = ':'
+		n++
+	}
+	w.out.Put(b[:n])
+	w.comma = true
+	return true
 }
 
 // appendText adds the inside of a string.
@@ -211,9 +243,7 @@ func (w *Writer) appendText(dst, s []byte) []byte {
 func plainHTML(s []byte) int {
 	i := 0
 	for ; i+8 <= len(s); i += 8 {
-		x := binary.LittleEndian.Uint64(s[i:])
-		and, angle := x^'&'*ones, x&^(2*ones)^'<'*ones // < and > differ in this bit
-		if found := ((and-ones)&^and | (angle-ones)&^angle) & tops; found != 0 {
+		if found := html(binary.LittleEndian.Uint64(s[i:])); found != 0 {
 			return i + bits.TrailingZeros64(found)/8
 		}
 	}
@@ -277,195 +307,101 @@ func (w *Writer) Item(item []byte) error {
 	if w.err != nil {
 		return w.err
 	}
-	// One function and few calls, as AppendItem.
-	var (
-		le    = binary.LittleEndian
-		d     = w.begin()
-		n     = len(d)
-		b     = item
-		over  = item[:cap(item)] // so that words may be read that begin in the item and end behind it
-		p     = 0
-		depth = 0
-		left  = uint64(1)
-		last  = byte(0)
-		first byte
-		size  int
-		i     int
-		found uint64
-	)
-	d = d[:cap(d)]
-
-next:
-	// An item begins at b[p], and what comes before it has been written. In a map left is even before a
-	// key and odd before its value.
-	if len(d)-n < 2*room {
+	w.depth, w.open = 0, open{}
+	d, p, place := w.begin(), 0, atValue
+	n := len(d)
+	for {
+		// A kernel does what is usual, and part the one item that is not.
+		n, p, place = w.spell(d[:cap(d)], n, item, p, place)
 		w.out.Put(d[:n])
+		if place == atEnd {
+			w.comma = true
+			if p < len(item) {
+				return w.bad(torpor.CodeCorrupt, p, "more behind the item")
+			}
+			return nil
+		}
+		if cap(d)-n >= roomy {
+			p, place = w.part(item, p, place)
+			if w.err != nil {
+				return w.err
+			}
+		}
 		d, n = w.out.AvailableBuffer(), 0
-		d = d[:cap(d)]
 	}
+}
+
+// part writes the next item, or as much of it as the head of an array or map, wherever spell has stopped, and
+// says where it leads.
+func (w *Writer) part(b []byte, p, place int) (int, int) {
 	if p >= len(b) {
-		return w.bad(torpor.CodeCorrupt, p, noItem)
+		return w.not(torpor.CodeCorrupt, p, noItem)
 	}
-	first = b[p]
-	if size = int(first) - headText; size >= 0 && size < 24 && size < len(b)-p && len(over)-p > 24 {
-		p++
-		d[n] = '"'
-		for i = 0; i < size; i += 8 {
-			x := le.Uint64(over[p+i:])
-			le.PutUint64(d[n+1+i:], x)
-			if found = special(x, tops); found != 0 {
-				if i+bits.TrailingZeros64(found)/8 < size {
-					break
-				}
-			}
-		}
-		if i < size || w.EscapeHTML && plainHTML(b[p:p+size]) < size {
-			p--
-			goto text
-		}
-		n += size + 2
-		d[n-1] = '"'
-		p += size
-		goto after
+	w.comma = false
+	major := b[p] >> 5
+	if place == atName && major != 3 {
+		return w.not(torpor.CodeUnsupported, p, "a map with a key that is no text, which JSON has not")
 	}
-	if first>>5 == 3 {
-		if first != headText|24 || w.EscapeHTML || len(b)-p < 2 {
-			goto text
-		}
-		size = int(b[p+1])
-		if size > len(b)-p-2 || plain(b[p+2:p+2+size], tops) < size {
-			goto text
-		}
-		if len(d)-n < size+room {
-			w.out.Put(d[:n])
-			d, n = w.out.AvailableBuffer(), 0
-			d = d[:cap(d)]
-		}
-		d[n] = '"'
-		copy(d[n+1:], b[p+2:p+2+size])
-		n += size + 2
-		d[n-1] = '"'
-		p += size + 2
-		goto after
-	}
-	if last == '}' && left&1 == 0 {
-		return w.bad(torpor.CodeUnsupported, p, "a map with a key that is no text, which JSON has not")
-	}
-	switch first >> 5 {
-	case 0, 1:
-		v, k, ok := argument(b[p:])
-		if !ok {
-			return w.bad(torpor.CodeCorrupt, p, noItem)
-		}
-		p += k
-		if first >= headNegative {
-			d[n] = '-'
-			n++
-			if v++; v == 0 {
-				n += copy(d[n:], "18446744073709551616")
-				goto after
-			}
-		}
-		if v < 10 {
-			d[n] = '0' + byte(v)
-			n++
-		} else {
-			n = len(strconv.AppendUint(d[:n], v, 10))
-		}
-		goto after
-	case 4, 5:
-		v, k, ok := argument(b[p:])
-		if !ok || v > uint64(len(b)-p) {
-			return w.bad(torpor.CodeCorrupt, p, noItem)
-		}
-		if depth == record.MaxDepth {
-			return w.bad(torpor.CodeTooLarge, p, "nested deeper than "+strconv.Itoa(record.MaxDepth))
-		}
-		p += k
-		w.stack[depth] = open{left, last}
-		depth++
-		d[n] = '['
-		left, last = v, ']'
-		if first >= headMap {
-			d[n] = '{'
-			left, last = 2*v, '}'
-		}
-		n++
-		if left == 0 {
-			goto end
-		}
-		goto next
-	}
-	switch first {
-	case itemFalse:
-		n += copy(d[n:], "false")
-		p++
-	case itemTrue:
-		n += copy(d[n:], "true")
-		p++
-	case itemNull:
-		n += copy(d[n:], "null")
-		p++
-	default:
-		w.out.Put(d[:n])
-		w.comma = false
+	if major > 5 || major == 2 {
 		k, err := w.rare(b[p:], p)
 		if err != nil {
-			return err
+			return p, place
 		}
-		p += k
-		d, n = w.out.AvailableBuffer(), 0
-		d = d[:cap(d)]
+		return p + k, atAfter
 	}
-	goto after
-
-text:
-	{
-		v, k, ok := argument(b[p:])
-		if !ok || v > uint64(len(b)-p-k) {
-			return w.bad(torpor.CodeCorrupt, p, noItem)
+	v, k, ok := argument(b[p:])
+	if !ok || major == 3 && v > uint64(len(b)-p-k) || major > 3 && v > uint64(len(b)-p) {
+		return w.not(torpor.CodeCorrupt, p, noItem)
+	}
+	p += k
+	switch major {
+	case 0:
+		w.Uint(v)
+	case 1:
+		w.out.PutByte('-')
+		if v++; v == 0 {
+			w.out.PutString("18446744073709551616")
+			break
 		}
-		p += k
-		w.out.Put(d[:n])
-		w.comma = false
-		if w.text(b[p : p+int(v)]); w.err != nil {
+		w.Uint(v)
+	case 3:
+		w.text(b[p : p+int(v)])
+		if w.err != nil {
 			w.err = nil // it comes without an offset
-			return w.bad(torpor.CodeCorrupt, p, notUTF8)
+			return w.not(torpor.CodeCorrupt, p, notUTF8)
 		}
 		p += int(v)
-		d, n = w.out.AvailableBuffer(), 0
-		d = d[:cap(d)]
-	}
-
-after:
-	if depth == 0 {
-		w.out.Put(d[:n])
-		w.comma = true
-		if p < len(b) {
-			return w.bad(torpor.CodeCorrupt, p, "more behind the item")
+		if place == atName {
+			w.out.PutByte(':')
+			return p, atValue
 		}
-		return nil
-	}
-	if left--; left > 0 {
-		d[n] = ','
-		if last == '}' && left&1 == 1 {
-			d[n] = ':'
+	default:
+		if w.depth == record.MaxDepth {
+			return w.not(torpor.CodeTooLarge, p-k, "nested deeper than "+strconv.Itoa(record.MaxDepth))
 		}
-		n++
-		goto next
+		w.stack[w.depth] = w.open
+		w.depth++
+		if major == 5 {
+			w.out.PutByte('{')
+			w.open, place = open{v, '}'}, atName
+		} else {
+			w.out.PutByte('[')
+			w.open, place = open{v, ']'}, atValue
+		}
+		if v > 0 {
+			return p, place
+		}
+		w.out.PutByte(w.last)
+		w.depth--
+		w.open = w.stack[w.depth]
 	}
+	return p, atAfter
+}
 
-end:
-	d[n] = last
-	n++
-	depth--
-	left, last = w.stack[depth].left, w.stack[depth].last
-	if len(d)-n < room {
-		w.out.Put(d[:n])
-		d, n = w.out.AvailableBuffer(), 0
-		d = d[:cap(d)]
-	}
-	goto after
+// not is bad, for part.
+func (w *Writer) not(code torpor.Code, p int, msg string) (int, int) {
+	_ = w.bad(code, p, msg)
+	return p, atEnd
 }
 
 // What is wrong with an item.
@@ -484,6 +420,11 @@ func (w *Writer) bad(code torpor.Code, p int, msg string) error {
 func (w *Writer) rare(b []byte, p int) (int, error) {
 	d := record.NewPull(b)
 	switch d.Peek() {
+	case record.KindBool:
+		w.Bool(d.Bool())
+	case record.KindNull:
+		d.Null()
+		w.Null()
 	case record.KindFloat:
 		if v := d.Float(); d.Err() == nil {
 			w.Float(v)

@@ -220,7 +220,7 @@ func TestItemErrors(t *testing.T) {
 		{one(0x82, 0x00, 0x61, 0xff), torpor.CodeCorrupt, 3, "not UTF-8"},
 		{deep, torpor.CodeTooLarge, record.MaxDepth, "nested deeper than 64"},
 	} {
-		for _, room := range []int{0, 64} { // bytes behind the item
+		for _, room := range []int{0, 64, 100} { // bytes behind the item
 			item := append(bytes.Clone(c.item), make([]byte, room)...)[:len(c.item)]
 			_, err := written(false, func(w *jsonscan.Writer) error { return w.Item(item) })
 			wantError(t, fmt.Sprintf("%x", c.item), err, c.code, c.offset, c.msg)
@@ -256,6 +256,22 @@ func TestItemAtEveryPlaceOfTheBuffer(t *testing.T) {
 	}
 }
 
+// writtenItem is what Item makes of an item. It is the same whether there is something behind the item, so that
+// the kernel reads all of it, or nothing, so that it does not come to the end.
+func writtenItem(html bool, item []byte) ([]byte, error) {
+	write := func(item []byte) ([]byte, error) {
+		return written(html, func(w *jsonscan.Writer) error { return w.Item(item) })
+	}
+	got, err := write(item[:len(item):len(item)])
+	for _, fill := range []byte{0, 'x', 0xff} {
+		other, otherErr := write(append(bytes.Clone(item), bytes.Repeat([]byte{fill}, 100)...)[:len(item)])
+		if fmt.Sprint(err) != fmt.Sprint(otherErr) || err == nil && !bytes.Equal(got, other) {
+			return nil, fmt.Errorf("%q, %w; but with bytes of %#x behind it %q, %w", got, err, fill, other, otherErr)
+		}
+	}
+	return got, err
+}
+
 // Whatever an item is, what Item makes of it is JSON that means the same.
 func FuzzItem(f *testing.F) {
 	for _, document := range accepted() {
@@ -267,7 +283,7 @@ func FuzzItem(f *testing.F) {
 	f.Add([]byte{0xa1, 0x61, 'a', 0xfb, 1, 2, 3, 4, 5, 6, 7, 8})
 	f.Fuzz(func(t *testing.T, item []byte) {
 		for _, html := range []bool{false, true} {
-			got, err := written(html, func(w *jsonscan.Writer) error { return w.Item(item) })
+			got, err := writtenItem(html, item)
 			if err != nil {
 				var e *torpor.Error
 				if !errors.As(err, &e) || e.Code == torpor.CodeInternal || e.Offset > uint64(len(item)) {
@@ -286,7 +302,7 @@ func FuzzItem(f *testing.F) {
 			if err != nil {
 				t.Fatalf("%x became %q: %v", item, got, err)
 			}
-			back, err := written(html, func(w *jsonscan.Writer) error { return w.Item(again) })
+			back, err := writtenItem(html, again)
 			if err != nil || !bytes.Equal(back, got) {
 				t.Fatalf("%x became %q, then %x, then %q, %v", item, got, again, back, err)
 			}
