@@ -49,7 +49,8 @@ func (lines) Load(call *torpor.Call, records *torpor.Input, native *torpor.Outpu
 	if err := call.Settings(nil, nil); err != nil {
 		return err
 	}
-	for {
+	var last []byte
+	for first := true; ; first = false {
 		r, err := records.Record()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -61,6 +62,10 @@ func (lines) Load(call *torpor.Call, records *torpor.Input, native *torpor.Outpu
 		if err := r.End(); err != nil {
 			return err
 		}
+		if !r.TextKey || !utf8.Valid(value) || !first && bytes.Compare(r.Key, last) <= 0 {
+			return r.Error(torpor.CodeCorrupt, "not a record of a name and a value in text, sorted by name")
+		}
+		last = append(last[:0], r.Key...)
 		native.Put(r.Key)
 		native.PutByte('=')
 		native.Put(value)
