@@ -113,6 +113,8 @@ func TestSettings(t *testing.T) {
 		}
 	}
 	sdktest.Settings(t, wasm)
+	sdktest.LoadOrder(t, wasm)
+	sdktest.LongNames(t, wasm)
 }
 
 // TestSettingsBuiltOtherwise: what the header has in place of libc is called, buffers are of other sizes,

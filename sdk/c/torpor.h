@@ -477,14 +477,15 @@ TORPOR_FAST size_t torpor_i_put_head(uint8_t *to, int major, uint64_t arg) {
 }
 
 /* How many bytes an item takes whose first byte is the index, where that byte alone tells and the item
- * has no items inside; 0 elsewhere. Most items of most states are of these kinds. */
+ * has no items inside; 0 elsewhere, and for floats, which must not be stepped over before they are whole.
+ * Most items of most states are of these kinds. */
 #define TORPOR_I_8(x) x, x, x, x, x, x, x, x
 #define TORPOR_I_ONE TORPOR_I_8(1), TORPOR_I_8(1), TORPOR_I_8(1)
 #define TORPOR_I_STRING 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, TORPOR_I_8(0)
 #define TORPOR_I_NONE TORPOR_I_8(0), TORPOR_I_8(0), TORPOR_I_8(0), TORPOR_I_8(0)
 static const uint8_t torpor_i_step[256] __attribute__((unused)) = {
     TORPOR_I_ONE, TORPOR_I_8(0), TORPOR_I_ONE, TORPOR_I_8(0), TORPOR_I_STRING, TORPOR_I_STRING,
-    TORPOR_I_NONE, TORPOR_I_NONE, TORPOR_I_NONE, TORPOR_I_ONE, 0, 3, 5, 9, 0, 0, 0, 0,
+    TORPOR_I_NONE, TORPOR_I_NONE, TORPOR_I_NONE, TORPOR_I_ONE, TORPOR_I_8(0),
 };
 
 /* Passes over one item, whole or in pieces, checking that it is well-formed. It counts the items still to
@@ -527,12 +528,14 @@ TORPOR_FAST torpor_i_end torpor_i_pass(torpor_nesting *n, const uint8_t *data, s
 		if (torpor_i_step[first] != 0) {
 			next = at + torpor_i_step[first];
 		} else if (major == TORPOR_OTHER) {
+			/* A float is passed whole, like a head, so that no piece of a record cuts it. */
+			const size_t size = (size_t)1 + ((size_t)1 << (first & 7));
 			end = first == 0xff ? TORPOR_I_BREAK
-			      : first != 0xf8 ? TORPOR_I_NO_ITEM
-			      : len - at < 2 ? TORPOR_I_SHORT
-			      : data[at + 1] < 32 ? TORPOR_I_LONG_SIMPLE
-			                          : TORPOR_I_WHOLE;
-			next = at + 2;
+			      : first > 0xfb ? TORPOR_I_NO_ITEM
+			      : len - at < size ? TORPOR_I_SHORT
+			      : first == 0xf8 && data[at + 1] < 32 ? TORPOR_I_LONG_SIMPLE
+			                                           : TORPOR_I_WHOLE;
+			next = at + size;
 		} else {
 			uint64_t arg = 0;
 			end = torpor_i_head(data, len, &next, &arg);
@@ -923,7 +926,8 @@ TORPOR_FAST bool torpor_i_more(torpor_in *in) {
 }
 
 /* The next bytes of the value of a record that torpor_begin gave. False at its end, or if the call has
- * failed. A piece ends where an item ends or inside the content of a string, so that heads are whole. */
+ * failed. A piece ends where an item ends or inside the content of a string, so that heads and floats
+ * are whole. */
 TORPOR_API bool torpor_piece(torpor_in *in, torpor_bytes *piece) {
 	while (in->part == 3 && !torpor_failed(in->call)) {
 		const torpor_bytes w = torpor_window(in);

@@ -138,6 +138,8 @@ func TestSettings(t *testing.T) {
 	}
 
 	sdktest.Settings(t, wasm)
+	sdktest.LoadOrder(t, wasm)
+	sdktest.LongNames(t, wasm)
 
 	t.Run("built again", func(t *testing.T) {
 		if err := os.RemoveAll(filepath.Join(dir, "target")); err != nil {

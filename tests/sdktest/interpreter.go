@@ -1,7 +1,9 @@
 package sdktest
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 
@@ -13,6 +15,91 @@ import (
 	"github.com/torpor-run/torpor/host/abi/record"
 )
 
+// border is one call as a host of the ABI sees it. It shares no code with package host.
+type border struct {
+	records bool // the output is records
+	input   []byte
+	ended   bool // the guest knows that its input has ended
+	out     []byte
+	begin   int  // where the record that is emitted in fragments begins in out
+	more    bool // such a record is open
+	code    abi.Code
+	failure []byte
+	breach  error // the first rule that the guest broke
+}
+
+func (b *border) broke(format string, args ...any) {
+	if b.breach == nil {
+		b.breach = fmt.Errorf(format, args...)
+	}
+}
+
+func (b *border) next(buf []byte) int64 {
+	if len(buf) == 0 {
+		b.broke("it called next with room for no byte")
+	}
+	n := copy(buf, b.input)
+	if b.input = b.input[n:]; len(b.input) > 0 {
+		return int64(n)
+	}
+	b.ended = true
+	return int64(n) | abi.NextEnd
+}
+
+func (b *border) emit(p []byte, flags uint32) {
+	if flags&^abi.EmitMore != 0 {
+		b.broke("it emitted with flags %#x", flags)
+	}
+	more := flags&abi.EmitMore != 0
+	if !b.records {
+		if more {
+			b.broke("it emitted a fragment of native state")
+		}
+		b.out = append(b.out, p...)
+		return
+	}
+	if !b.more {
+		b.begin = len(b.out)
+	}
+	b.out = append(b.out, p...)
+	if !more {
+		var scan record.Scanner
+		refs, err := scan.Scan(b.out[b.begin:], nil)
+		if err != nil {
+			b.broke("it emitted what is no record: %w", err)
+		} else if b.more && len(refs) != 1 {
+			b.broke("it emitted fragments of %d records as one", len(refs))
+		}
+	}
+	b.more = more
+}
+
+func (b *border) fail(code abi.Code, failure []byte) {
+	if code == 0 {
+		b.broke("it failed with code 0")
+	}
+	if b.code == 0 {
+		b.code, b.failure = code, bytes.Clone(failure)
+	}
+}
+
+// returned gives what the call has come to, once its export returned a result.
+func (b *border) returned(result int32) ([]byte, error) {
+	switch {
+	case b.breach != nil:
+		return nil, b.breach
+	case result != int32(b.code):
+		return nil, fmt.Errorf("it returned %d and failed with %d", result, b.code)
+	case b.code != 0:
+		return nil, fmt.Errorf("code %d: %x", b.code, b.failure)
+	case !b.ended:
+		return nil, errors.New("it returned before its input had ended")
+	case b.more:
+		return nil, errors.New("it returned with a record emitted in part")
+	}
+	return b.out, nil
+}
+
 // interpreter makes a function that runs an export in wazero's interpreter, which shares no code with
 // its compiler, behind imports which share none with package host.
 func interpreter(t *testing.T, wasm []byte) func(export string, input []byte) ([]byte, error) {
@@ -20,8 +107,7 @@ func interpreter(t *testing.T, wasm []byte) func(export string, input []byte) ([
 	ctx := t.Context()
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter())
 	t.Cleanup(func() { _ = r.Close(context.Background()) })
-	var input, out []byte
-	var failed error
+	var call *border
 	memory := func(m api.Module, at, size uint32) []byte {
 		p, ok := m.Memory().Read(at, size)
 		if !ok {
@@ -31,14 +117,10 @@ func interpreter(t *testing.T, wasm []byte) func(export string, input []byte) ([
 	}
 	b := r.NewHostModuleBuilder(abi.Namespace)
 	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, buf, size uint32) int64 {
-		n := copy(memory(m, buf, size), input)
-		if input = input[n:]; len(input) == 0 {
-			return int64(n) | abi.NextEnd
-		}
-		return int64(n)
+		return call.next(memory(m, buf, size))
 	}).Export(abi.ImportNext)
-	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, p, size, _ uint32) int32 {
-		out = append(out, memory(m, p, size)...)
+	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, p, size, flags uint32) int32 {
+		call.emit(memory(m, p, size), flags)
 		return abi.EmitOK
 	}).Export(abi.ImportEmit)
 	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, buf, size uint32) int32 {
@@ -49,7 +131,7 @@ func interpreter(t *testing.T, wasm []byte) func(export string, input []byte) ([
 		return int32(len(arg))
 	}).Export(abi.ImportArg)
 	b.NewFunctionBuilder().WithFunc(func(_ context.Context, m api.Module, code int32, p, size uint32) {
-		failed = fmt.Errorf("code %d: %x", code, memory(m, p, size))
+		call.fail(abi.Code(code), memory(m, p, size))
 	}).Export(abi.ImportFail)
 	b.NewFunctionBuilder().WithFunc(func(int32, uint32, uint32) {}).Export(abi.ImportLog)
 	if _, err := b.Instantiate(ctx); err != nil {
@@ -61,15 +143,16 @@ func interpreter(t *testing.T, wasm []byte) func(export string, input []byte) ([
 		t.Fatal(err)
 	}
 	return func(export string, in []byte) ([]byte, error) {
-		input, out, failed = in, nil, nil
+		call = &border{records: export == abi.ExportSave, input: in}
 		m, err := r.InstantiateModule(ctx, compiled, wazero.NewModuleConfig().WithName("").WithStartFunctions(abi.ExportInitialize))
 		if err != nil {
 			return nil, err
 		}
 		defer m.Close(ctx)
-		if _, err := m.ExportedFunction(export).Call(ctx); err != nil {
+		results, err := m.ExportedFunction(export).Call(ctx)
+		if err != nil {
 			return nil, err
 		}
-		return out, failed
+		return call.returned(api.DecodeI32(results[0]))
 	}
 }

@@ -3,7 +3,8 @@
 //
 // Its native state is lines `name=value`, each ended by a newline, in UTF-8, the names strictly
 // ascending byte by byte. Each line is a record ["", name, value] of texts. [Settings] is the whole
-// suite, [LongLines] is for modules that take lines of any length, [Speed] measures.
+// suite, [LoadOrder] and [LongNames] are for modules that check for themselves what is in their names,
+// [LongLines] for those that take lines of any length, [Speed] measures.
 package sdktest
 
 import (
@@ -156,6 +157,35 @@ func (m *module) load(records []byte) ([]byte, error) {
 	return out.Bytes(), err
 }
 
+// unchecked is a record.Source of one batch of bytes as they are, be they records or not.
+type unchecked struct{ data []byte }
+
+func (s *unchecked) ReadBatch() (*record.Batch, error) {
+	if len(s.data) == 0 {
+		return nil, io.EOF
+	}
+	b := &record.Batch{Data: s.data, Refs: []record.Ref{{End: len(s.data)}}}
+	s.data = nil
+	return b, nil
+}
+
+// mustCheckRecords loads bytes that nothing but the module itself checks. If they are no records, it is
+// the module that must say so; if they are, it may take them or refuse them, but not crash.
+func (m *module) mustCheckRecords(t *testing.T, what string, data []byte) {
+	t.Helper()
+	var out bytes.Buffer
+	err := m.Load(context.Background(), m.call, &unchecked{data}, &out)
+	var scan record.Scanner
+	_, unsound := scan.Scan(data, nil)
+	if err == nil && unsound == nil {
+		return
+	}
+	var ge *host.GuestError
+	if !errors.As(err, &ge) || ge.Code != abi.CodeCorrupt && ge.Code != abi.CodeTooLarge || ge.Failure.Offset > uint64(len(data)) {
+		t.Errorf("%s (%v): load gives %s, %v; want code %d or %d, and an offset", what, unsound, shown(out.Bytes()), err, abi.CodeCorrupt, abi.CodeTooLarge)
+	}
+}
+
 // mustKeep saves and loads a sound state, and compares with what must come out.
 func (m *module) mustKeep(t *testing.T, what string, native []byte) {
 	t.Helper()
@@ -278,13 +308,13 @@ func Settings(t *testing.T, wasm []byte) {
 			if _, err := m.load(records[:at]); at > 0 && !boundary(records, at) && !errors.Is(err, abi.ErrCorrupt) {
 				t.Errorf("records cut at %d: %v", at, err)
 			}
+			for _, m := range []*module{m, slow} {
+				m.mustCheckRecords(t, fmt.Sprintf("records cut at %d", at), records[:at])
+			}
 			for _, mask := range masks {
 				flipped := bytes.Clone(records)
 				flipped[at] ^= mask
-				// What the host lets through may be sound. A module that crashes is never right.
-				if back, err := m.load(flipped); err != nil && !errors.Is(err, abi.ErrCorrupt) && !errors.Is(err, abi.ErrTooLarge) {
-					t.Errorf("records with byte %d xor %#x: %s, %v", at, mask, shown(back), err)
-				}
+				m.mustCheckRecords(t, fmt.Sprintf("records with byte %d xor %#x", at, mask), flipped)
 			}
 		}
 	})
@@ -321,6 +351,53 @@ func Settings(t *testing.T, wasm []byte) {
 			}
 		}
 	})
+}
+
+// LoadOrder is for a module whose load refuses names that do not ascend, as its save does.
+func LoadOrder(t *testing.T, wasm []byte) {
+	t.Helper()
+	cache := filepath.Join(t.TempDir(), "cache")
+	long := strings.Repeat("n", record.MaxKeyBytes)
+	for _, piece := range []int{0, 1} {
+		m := compile(t, wasm, cache, piece)
+		for _, names := range [][]string{
+			{"a", "a"}, {"", ""}, {"a", ""}, {"b", "a"}, {"aa", "a"}, {"b", "ab"}, {"é", "z"}, {"\U00010000", "\uffff"},
+			{"a", "b", "a"}, {"a", "c", "b"}, {"", "a", "b", "b"}, {long, long}, {long, long[1:]},
+		} {
+			var records []byte
+			bad := 0
+			for _, name := range names {
+				bad = len(records)
+				records = appendRecord(records, name, "value")
+			}
+			var ge *host.GuestError
+			// The last of them is the one that is out of order: what is before it must do.
+			if back, err := m.load(records[:bad]); err != nil {
+				t.Errorf("names %.100q without the last: load gives %s, %v", names, shown(back), err)
+			}
+			if back, err := m.load(records); !errors.As(err, &ge) || ge.Code != abi.CodeCorrupt || ge.Failure.Offset != uint64(bad) {
+				t.Errorf("names %.100q: load gives %s, %v; want code %d, offset %d", names, shown(back), err, abi.CodeCorrupt, bad)
+			}
+		}
+	}
+}
+
+// LongNames is for a module whose save refuses a name that is longer than a key may be. The host refuses
+// such a record as well, but does not know which line it is.
+func LongNames(t *testing.T, wasm []byte) {
+	t.Helper()
+	cache := filepath.Join(t.TempDir(), "cache")
+	const before = "0=before\n"
+	for _, piece := range []int{0, 1000} {
+		m := compile(t, wasm, cache, piece)
+		for _, size := range []int{record.MaxKeyBytes + 1, 100_000} {
+			records, err := m.save(fmt.Appendf(nil, "%s%s=1\n", before, strings.Repeat("n", size)))
+			var ge *host.GuestError
+			if !errors.As(err, &ge) || ge.Code != abi.CodeTooLarge || ge.Failure.Offset != uint64(len(before)) {
+				t.Errorf("a name of %d bytes: save gives %s, %v; want code %d, offset %d", size, shown(records), err, abi.CodeTooLarge, len(before))
+			}
+		}
+	}
 }
 
 // boundary tells whether a record ends at a place.
@@ -377,6 +454,7 @@ func long(t *testing.T, m, slow *module) {
 		m.mustKeep(t, fmt.Sprintf("a name of %d bytes and a value of %d", c.name, c.value), at(c.name, c.value))
 	}
 	slow.mustKeep(t, "a name and a value of 64 KiB less something, in pieces of 1", at(65_000, 65_000))
+	// By whom it is refused, the module or the host, is for [LongNames].
 	if records, err := m.save(at(record.MaxKeyBytes+1, 1)); !errors.Is(err, abi.ErrTooLarge) {
 		t.Errorf("a name of %d bytes becomes %s, %v; want %v", record.MaxKeyBytes+1, shown(records), err, abi.ErrTooLarge)
 	}

@@ -82,11 +82,15 @@ static int save(torpor_call *call, torpor_in *native, torpor_out *records) {
 	}
 }
 
-/* Gives the sizes of the values, of any length, and passes over the rest. */
+/* Gives the commands again: the sizes of values of any length, and what the others need no value for. */
 static int load(torpor_call *call, torpor_in *records, torpor_out *native) {
 	torpor_record r;
 	torpor_bytes piece;
 	while (torpor_begin(records, &r)) {
+		if (torpor_is(r.partition, "every"))
+			torpor_write(native, TORPOR_STR("every\n"));
+		else if (torpor_is(r.key, "raw"))
+			torpor_write(native, TORPOR_STR("raw\n"));
 		if (!torpor_is(r.partition, "sizes"))
 			continue;
 		if (!torpor_piece(records, &piece))

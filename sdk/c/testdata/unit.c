@@ -83,6 +83,7 @@ static void test_faults(void) {
 		{BYTES("\x7a\x40\x00\x00\x01"), TORPOR_I_LONG_STRING, 0}, {BYTES("\x9a\x40\x00\x00\x01"), TORPOR_I_LONG_COLLECTION, 0},
 		{BYTES("\xbb\x00\x00\x00\x01\x00\x00\x00\x00"), TORPOR_I_LONG_COLLECTION, 0}, {BYTES("\x9a\x40\x00\x00\x00"), TORPOR_I_SHORT, 5},
 		{BYTES("\xf8\x20"), TORPOR_I_WHOLE, 2}, {BYTES("\xa1\x01\xc1\x82\x60\xf7"), TORPOR_I_WHOLE, 6}, {BYTES("\x80"), TORPOR_I_WHOLE, 1},
+		{BYTES("\xf9\x3c"), TORPOR_I_SHORT, 0}, {BYTES("\x82\xfb\x3f\xf8"), TORPOR_I_SHORT, 1}, {BYTES("\xfe\x00"), TORPOR_I_NO_ITEM, 0},
 		{{deep, TORPOR_MAX_DEPTH + 1}, TORPOR_I_DEEP, TORPOR_MAX_DEPTH}, {{deep, TORPOR_MAX_DEPTH}, TORPOR_I_SHORT, TORPOR_MAX_DEPTH},
 	};
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -354,6 +355,42 @@ static void test_streams(void) {
 	torpor_test_free(&saved);
 }
 
+/* However its input is cut, a piece of a value begins and ends where an item does: here are no strings,
+ * within which it might. */
+static void test_pieces(void) {
+	const torpor_bytes record = BYTES("\x83\x60\x61" "k\x87\xf9\x3e\x00\xfa\x3f\xc0\x00\x00\xfb\x3f\xf8\x00\x00\x00\x00\x00\x00"
+	                                  "\xf8\xff\x1b\x80\x00\x00\x00\x00\x00\x00\x00\x39\x01\x00\xf6");
+	for (size_t size = 1; size <= record.len; size++)
+		for (size_t room = 9; room <= 40; room++) {
+			uint8_t buf[40];
+			torpor_test_call given = {.op = "load", .input = record, .piece = size};
+			torpor_call call = {.time = 0};
+			torpor_in in = {.call = &call, .buf = buf, .cap = room};
+			torpor_record r;
+			torpor_bytes piece;
+			size_t heads = 0, items = 0, bytes = 0;
+			torpor_test_current = &given;
+			TORPOR_EXPECT(torpor_begin(&in, &r) && torpor_is(r.key, "k"));
+			while (torpor_piece(&in, &piece)) {
+				torpor_items it = torpor_items_in(piece, 0);
+				bytes += piece.len;
+				if (heads == 0 && torpor_major(&it) == TORPOR_ARRAY) {
+					it.at = 1;
+					heads++;
+				}
+				while (it.end == TORPOR_I_WHOLE && it.at < it.len) {
+					if (torpor_major(&it) == TORPOR_OTHER && it.data[it.at] >= 0xf9)
+						TORPOR_EXPECT(torpor_get_float(&it) >= 1.5);
+					else
+						torpor_get_item(&it);
+					items++;
+				}
+				TORPOR_EXPECT(torpor_end(&it));
+			}
+			TORPOR_EXPECT(!torpor_failed(&call) && heads == 1 && items == 7 && bytes == record.len - 4);
+		}
+}
+
 /* The window: what is not consumed stays, in its place in the input. */
 static void test_window(void) {
 	uint8_t buf[16];
@@ -432,6 +469,29 @@ static void test_breaches(void) {
 	torpor_test_free(&c);
 }
 
+/* A serializer that loses records is found, whether it says that it is canonical or not: a line printed
+ * for either is as it must be. */
+static int drop(torpor_call *call, torpor_in *records, torpor_out *native) {
+	torpor_record r;
+	(void)call, (void)native;
+	while (torpor_next(records, &r)) {
+	}
+	return 0;
+}
+
+static void test_lossy(void) {
+	torpor_serializer lossy = every;
+	lossy.load = drop;
+	for (int canonical = 0; canonical < 2; canonical++) {
+		const int before = torpor_test_failures;
+		lossy.canonical = canonical != 0;
+		TORPOR_ROUND_TRIP(&lossy, BYTES("size 3\n"));
+		const int found = torpor_test_failures - before;
+		torpor_test_failures = before;
+		TORPOR_EXPECT(found == 1);
+	}
+}
+
 int main(void) {
 	test_numbers();
 	test_floats();
@@ -440,7 +500,9 @@ int main(void) {
 	test_failures();
 	test_unsound_records();
 	test_streams();
+	test_pieces();
 	test_window();
 	test_breaches();
+	test_lossy();
 	return torpor_test_done();
 }

@@ -23,11 +23,13 @@ static int save(torpor_call *call, torpor_in *native, torpor_out *records) {
 
 static int load(torpor_call *call, torpor_in *records, torpor_out *native) {
 	torpor_record r;
-	while (torpor_next(records, &r)) {
+	torpor_bytes last = {last_name, 0};
+	for (bool first = true; torpor_next(records, &r); first = false) {
 		torpor_items items = torpor_value(&r);
 		const torpor_bytes value = torpor_get_text(&items);
-		if (!r.key_is_text || !torpor_end(&items))
-			return torpor_corrupt(call, r.offset, "a record must have a key and a value of text");
+		if (!r.key_is_text || !torpor_end(&items) || (!first && torpor_compare(r.key, last) <= 0))
+			return torpor_corrupt(call, r.offset, "not a record of a name and a value in text, sorted by name");
+		last = torpor_copy(last_name, sizeof last_name, r.key);
 		torpor_write(native, r.key);
 		torpor_write_byte(native, '=');
 		torpor_write(native, value);

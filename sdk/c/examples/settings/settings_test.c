@@ -26,9 +26,12 @@ int main(void) {
 	TORPOR_REFUSES(&lines, "save", TORPOR_STR("a=1\na=2\n"), TORPOR_CORRUPT, 4);
 	TORPOR_REFUSES(&lines, "save", TORPOR_STR("a=1\nb=\xff\n"), TORPOR_CORRUPT, 4);
 
-	/* Records that save never writes: a value that is a number, a key of bytes. */
+	/* Records that save never writes: a value that is a number, a key of bytes, names out of order and twice. */
 	TORPOR_REFUSES(&lines, "load", TORPOR_STR("\x83\x60\x61" "a\x61" "1\x83\x60\x61" "b\x01"), TORPOR_CORRUPT, 6);
 	TORPOR_REFUSES(&lines, "load", TORPOR_STR("\x83\x60\x41" "a\x61" "1"), TORPOR_CORRUPT, 0);
+	TORPOR_REFUSES(&lines, "load", TORPOR_STR("\x83\x60\x61" "b\x60\x83\x60\x61" "a\x60"), TORPOR_CORRUPT, 5);
+	TORPOR_REFUSES(&lines, "load", TORPOR_STR("\x83\x60\x61" "a\x60\x83\x60\x61" "a\x60"), TORPOR_CORRUPT, 5);
+	TORPOR_REFUSES(&lines, "load", TORPOR_STR("\x83\x60\x60\x60\x83\x60\x60\x60"), TORPOR_CORRUPT, 4);
 	return torpor_test_done();
 }
 #endif

@@ -1,7 +1,7 @@
 //! A serializer for files of lines "name=value", sorted by name: one record a line.
 
 use torpor::cbor::Reader;
-use torpor::{Call, Descriptor, Error, Input, Key, Output, Result, Serializer};
+use torpor::{Call, Code, Descriptor, Error, Input, Key, Output, Result, Serializer, MAX_KEY_BYTES};
 
 struct Lines;
 
@@ -27,6 +27,9 @@ impl Serializer for Lines {
                 None => return Ok(()),
             };
             match line.strip_suffix('\n').and_then(|l| l.split_once('=')) {
+                Some((name, _)) if name.len() > MAX_KEY_BYTES => {
+                    return Err(Error::new(Code::TooLarge, "a name of more than 65536 bytes").at(at));
+                }
                 Some((name, value)) if last.as_deref() < Some(name) => {
                     records.record("", name)?;
                     records.text(value)?;
@@ -39,6 +42,7 @@ impl Serializer for Lines {
 
     fn load(call: &Call<'_>, records: &mut Input<'_>, native: &mut Output<'_>) -> Result<()> {
         call.no_settings()?;
+        let mut last: Option<String> = None;
         loop {
             let at = records.offset();
             let (key, value) = match records.record()? {
@@ -46,12 +50,13 @@ impl Serializer for Lines {
                 None => return Ok(()),
             };
             match (key, value) {
-                (Key::Text(name), Ok(value)) => {
+                (Key::Text(name), Ok(value)) if last.as_deref() < Some(name) => {
                     for part in [name, "=", value, "\n"] {
                         native.write(part.as_bytes())?;
                     }
+                    last.get_or_insert_with(String::new).replace_range(.., name);
                 }
-                _ => return Err(Error::corrupt(at, "a record must have a key and a value of text")),
+                _ => return Err(Error::corrupt(at, "not a record of a name and a value in text, sorted by name")),
             }
         }
     }

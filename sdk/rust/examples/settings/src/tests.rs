@@ -46,6 +46,8 @@ fn refuses_other_lines() {
         assert_eq!((e.code, e.offset), (2, native.find('\n').map(|n| n as u64 + 1)), "{native:?}: {e:?}");
     }
     assert_eq!(save::<Lines>(b"a=\xff\n").unwrap_err().code, 2);
+    let long = save::<Lines>(("a=\n".to_owned() + &"n".repeat(65_537) + "=\n").as_bytes()).unwrap_err();
+    assert_eq!((long.code, long.offset), (5, Some(3)));
 }
 
 #[test]
@@ -54,4 +56,13 @@ fn refuses_other_records() {
     assert_eq!((number.code, number.offset), (2, Some(6)));
     let key_of_bytes = load::<Lines>(b"\x83\x60\x41a\x611").unwrap_err();
     assert_eq!((key_of_bytes.code, key_of_bytes.offset), (2, Some(0)));
+    let out_of_order: [&[u8]; 3] = [
+        b"\x83\x60\x61b\x60\x83\x60\x61a\x60",
+        b"\x83\x60\x61a\x60\x83\x60\x61a\x60",
+        b"\x83\x60\x61a\x60\x83\x60\x60\x60",
+    ];
+    for records in out_of_order {
+        let e = load::<Lines>(records).unwrap_err();
+        assert_eq!((e.code, e.offset), (2, Some(5)), "{records:x?}: {e:?}");
+    }
 }
