@@ -51,11 +51,13 @@ records of each fixture are kept in DIR as the last two above: do so before you 
 the records become what the next version is tested with. A file that is there with other content is an error.
 
 A fixture of up to %d bytes is truncated at every length, a larger one at up to %d; with --thorough every
-fixture is, and more damage is tried.
+fixture is, and more damage is tried. Where a module computes much, less is tried with fixtures of more than
+%d bytes, and it is said how much is left out. The limits are those that the module would be served with,
+but no more than a minute and 1 GiB of output for a call.
 
 The exit code is 0 if every check passed and 1 if one failed. A module that the sandbox refuses at once has 3
 (no sound WebAssembly), 4 (another ABI), 7 (too large) or 1; 2 is a mistaken option or a folder without
-a fixture, 5 a module or folder that is not there.`, checks.String(), conformance.MaxFixtureBytes>>20, conformance.MaxEveryTruncation, conformance.TruncationSamples),
+a fixture, 5 a module or folder that is not there.`, checks.String(), conformance.MaxFixtureBytes>>20, conformance.MaxEveryTruncation, conformance.TruncationSamples, conformance.MaxEveryByte),
 		Example: `  torpor module test orders.wasm
   torpor module test orders.wasm --fixtures testdata --only round-trip --only truncation
   torpor module test orders.wasm --write-records fixtures
@@ -101,7 +103,7 @@ func (e *moduleTestError) Error() string {
 	return fmt.Sprintf("%d of %d checks failed: see above", e.failed, e.checks)
 }
 
-func (p *program) runModuleTest(ctx context.Context, s *settings, o moduleTestOptions, path string) (err error) {
+func (p *program) runModuleTest(ctx context.Context, s *settings, o moduleTestOptions, path string) (failed error) {
 	wasm, err := readModuleFile(path)
 	if err != nil {
 		return err
@@ -116,10 +118,14 @@ func (p *program) runModuleTest(ctx context.Context, s *settings, o moduleTestOp
 		if cache, err = os.MkdirTemp("", "torpor-module-test-"); err != nil {
 			return fmt.Errorf("compiled modules: %w", err)
 		}
-		defer func() { err = errors.Join(err, os.RemoveAll(cache)) }()
+		defer func() { failed = errors.Join(failed, os.RemoveAll(cache)) }()
 	}
 	options := conformance.Options{Name: filepath.Base(path), Wasm: wasm, Fixtures: fixtures, Only: o.only, Seed: o.seed, Thorough: o.thorough,
-		CacheDir: cache, Logger: slog.New(slog.DiscardHandler)}
+		Limits: s.limits, Modules: s.modules, CacheDir: cache, Logger: slog.New(slog.DiscardHandler)}
+	// Until it says itself what it is called, it is called as its file is.
+	if own, ok := s.modules[strings.TrimSuffix(options.Name, ".wasm")]; ok {
+		options.Limits = own
+	}
 	if options.Settings, err = partSettings(o.settings); err != nil {
 		return err
 	}
@@ -156,16 +162,16 @@ func (p *program) runModuleTest(ctx context.Context, s *settings, o moduleTestOp
 	} else {
 		err = printTestReport(p.Out, report, kept, time.Since(start))
 	}
-	if err != nil || report.Passed {
-		return err
-	}
-	total := &moduleTestError{}
-	for _, c := range byCheck(report) {
-		if total.checks++; c.count(conformance.Failed) > 0 {
-			total.failed++
+	if err == nil && !report.Passed {
+		total := &moduleTestError{}
+		for _, c := range byCheck(report) {
+			if total.checks++; c.count(conformance.Failed) > 0 {
+				total.failed++
+			}
 		}
+		err = total
 	}
-	return total
+	return errors.Join(err, kept.failed)
 }
 
 // readFixtures reads the folder of --fixtures, or the one beside the module.
@@ -209,7 +215,7 @@ func partSettings(given []string) (map[string]any, error) {
 		var value any
 		d := json.NewDecoder(strings.NewReader(text))
 		d.UseNumber()
-		if err := d.Decode(&value); err != nil || d.More() {
+		if err := d.Decode(&value); err != nil || !errors.Is(d.Decode(new(any)), io.EOF) {
 			value = text
 		}
 		settings[name] = wholeNumbers(value)
@@ -248,9 +254,18 @@ func wholeNumbers(v any) any {
 type keeper struct {
 	dir     string
 	written int
+	failed  error // why it wrote no more
 }
 
+// keep is conformance.Options.Keep. That files cannot be written is no reason to tell nothing of the module.
 func (k *keeper) keep(fixture string, schema uint64, records, native []byte) error {
+	if k.failed == nil {
+		k.failed = k.write(fixture, schema, records, native)
+	}
+	return nil
+}
+
+func (k *keeper) write(fixture string, schema uint64, records, native []byte) error {
 	base := filepath.Join(k.dir, filepath.FromSlash(conformance.SchemaPath(schema, fixture)))
 	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil {
 		return fmt.Errorf("--write-records: %w", err)
@@ -270,12 +285,31 @@ func (k *keeper) keep(fixture string, schema uint64, records, native []byte) err
 		if !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("--write-records: %w", err)
 		}
-		if err := os.WriteFile(path, f.content, 0o644); err != nil {
+		if err := writeWhole(path, f.content); err != nil {
 			return fmt.Errorf("--write-records: %w", err)
 		}
 		k.written++
 	}
 	return nil
+}
+
+// writeWhole makes a file that is there with all of its content or not at all. What it leaves behind when
+// the program is ended begins with a dot, as what fixtures are not.
+func writeWhole(path string, content []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".torpor-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(content)
+	if err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // checked is the results of one check.
@@ -307,9 +341,10 @@ func (c checked) count(status conformance.Status) (n int) {
 
 // line is a check's verdict for people, and what it is about.
 func (c checked) line() (verdict, what string) {
-	trials, fixtures := 0, 0
+	trials, fixtures, left := 0, 0, 0
 	for _, r := range c.results {
 		trials += r.Trials
+		left += r.Left
 		if r.Status != conformance.Skipped && r.Fixture != "" {
 			fixtures++
 		}
@@ -320,6 +355,9 @@ func (c checked) line() (verdict, what string) {
 	}
 	if what = plural(trials, "trial"); fixtures > 0 {
 		what = plural(fixtures, "fixture") + ", " + what
+	}
+	if left > 0 {
+		what += fmt.Sprintf(", %d left out (see --thorough)", left)
 	}
 	if failed == 0 {
 		return "passed", what

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,7 +55,7 @@ func TestModuleTestPasses(t *testing.T) {
 	if code != 0 || errs != "" {
 		t.Fatalf("exit code %d: %s%s", code, out, errs)
 	}
-	for _, want := range []string{"records 1.", "says        canonical, not ordered", "truncation       passed   2 fixtures, 18 trials",
+	for _, want := range []string{"records 1.", "says        canonical, not ordered", "truncation       passed   2 fixtures, 36 trials",
 		"migration        skipped  there are no older schemas", "MEMORY", "one.cbor       save", "all passed: 13 checks in "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("it does not say %q:\n%s", want, out)
@@ -143,6 +144,37 @@ func TestModuleTestRefuses(t *testing.T) {
 	}
 }
 
+// The module is held to the limits of serve, those of its own name too.
+func TestModuleTestLimits(t *testing.T) {
+	folderToTest(t)
+	rewrite(t, "other.wasm", modules.Records())
+	config := func(text string) []string {
+		rewrite(t, "torpor.yaml", []byte(text))
+		return []string{"TORPOR_CONFIG=torpor.yaml"}
+	}
+	small := "limit_size: 8KiB\n"
+	for _, c := range []struct {
+		name, module, config string
+		code                 int
+	}{
+		{"too large for all", "records.wasm", small, exitTooLarge},
+		{"its name may be larger", "records.wasm", small + "modules:\n  records:\n    limit_size: 1MiB\n", exitOK},
+		{"too large for its name", "other.wasm", "modules:\n  records:\n    limit_size: 8KiB\n", exitTooLarge},
+		{"too large for the name of its file", "other.wasm", "modules:\n  other:\n    limit_size: 8KiB\n", exitTooLarge},
+		{"too large for another", "records.wasm", "modules:\n  other:\n    limit_size: 8KiB\n", exitOK},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			environ := config(c.config)
+			if _, errs, code := torpor(t, environ, "module", "inspect", "./"+c.module); code != c.code {
+				t.Errorf("inspect: exit code %d, want %d: %s", code, c.code, errs)
+			}
+			if out, errs, code := torpor(t, environ, "module", "test", c.module, "--only", "round-trip"); code != c.code {
+				t.Errorf("exit code %d, want %d: %s%s", code, c.code, out, errs)
+			}
+		})
+	}
+}
+
 // A setting reaches the module, as what it is.
 func TestModuleTestSettings(t *testing.T) {
 	folderToTest(t)
@@ -152,12 +184,12 @@ func TestModuleTestSettings(t *testing.T) {
 	if out, _, code := moduleTest(t, "records.wasm", "--setting", "schema=2", "--only", "round-trip"); code != exitFailure || !strings.Contains(out, "(version)") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
-	got, err := partSettings([]string{"n=12", "big=18446744073709551615", "f=1.5", "text=a b", "list=[1,{\"k\":-2}]", "quoted=\"12\"", "two=1 2", "huge=1e999"})
+	got, err := partSettings([]string{"n=12", "big=18446744073709551615", "f=1.5", "text=a b", "list=[1,{\"k\":-2}]", "quoted=\"12\"", "two=1 2", "huge=1e999", "brace=5}", "bracket=[1]]", "spaced= 7 "})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := map[string]any{"n": int64(12), "big": uint64(18446744073709551615), "f": 1.5, "text": "a b",
-		"list": []any{int64(1), map[string]any{"k": int64(-2)}}, "quoted": "12", "two": "1 2", "huge": "1e999"}
+		"list": []any{int64(1), map[string]any{"k": int64(-2)}}, "quoted": "12", "two": "1 2", "huge": "1e999", "brace": "5}", "bracket": "[1]]", "spaced": int64(7)}
 	if fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", want) {
 		t.Errorf("%#v", got)
 	}
@@ -185,6 +217,100 @@ func TestModuleTestWritesRecords(t *testing.T) {
 	}
 	if got := content(t, filepath.Join("fixtures", "schema-1", "one.cbor.records")); !bytes.Equal(got, smallRecord("a", "1")) {
 		t.Errorf("written over: %q", got)
+	}
+}
+
+// That records cannot be written does not keep back what was found, and leaves nothing half written.
+func TestModuleTestCannotWriteRecords(t *testing.T) {
+	folderToTest(t)
+	rewrite(t, "kept", nil)
+	out, errs, code := moduleTest(t, "records.wasm", "--json", "--only", "round-trip", "--write-records", "kept")
+	var report conformance.Report
+	if err := json.Unmarshal([]byte(out), &report); err != nil || !report.Passed || len(report.Results) != 2 {
+		t.Errorf("%v: %s", err, out)
+	}
+	if code != exitFailure || strings.Count(errs, "--write-records: ") != 1 {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+
+	rewrite(t, "fixtures/cut.cbor", smallRecord("a", "1")[:4])
+	if _, errs, code = moduleTest(t, "records.wasm", "--json", "--only", "round-trip", "--write-records", "kept"); code != exitFailure ||
+		!strings.Contains(errs, "--write-records: ") || !strings.Contains(errs, "1 of 1 checks failed") {
+		t.Errorf("exit code %d: %s", code, errs)
+	}
+
+	// A folder in the place of the file: the rename fails, and what was to be renamed goes.
+	if err := os.MkdirAll("full/taken", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeWhole("full/taken", []byte("x")); err == nil {
+		t.Error("written over a folder")
+	}
+	if left, err := os.ReadDir("full"); err != nil || len(left) != 1 {
+		t.Errorf("it left %v, %v", left, err)
+	}
+	if err := writeWhole("full/whole", []byte("x")); err != nil || string(content(t, "full/whole")) != "x" {
+		t.Error(err)
+	}
+}
+
+// onWrite does something at the first thing written.
+type onWrite struct {
+	bytes.Buffer
+	do func()
+}
+
+func (w *onWrite) Write(b []byte) (int, error) {
+	if w.Len() == 0 {
+		w.do()
+	}
+	return w.Buffer.Write(b)
+}
+
+// The compiled modules of a run without a data folder are removed; where they cannot be, it is told.
+func TestModuleTestRemovesItsCache(t *testing.T) {
+	folderToTest(t)
+	temp := filepath.Join(t.TempDir(), "temp")
+	if err := os.Mkdir(temp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", temp)
+	left := 0
+	out := &onWrite{do: func() {
+		if there, err := os.ReadDir(temp); err == nil {
+			left = len(there)
+		}
+	}}
+	test := func() error {
+		cmd := (&program{Streams: Streams{In: strings.NewReader(""), Out: out, Err: io.Discard}}).moduleTest()
+		cmd.SilenceUsage, cmd.SilenceErrors = true, true
+		cmd.SetArgs([]string{"records.wasm", "--only", "round-trip"})
+		return cmd.ExecuteContext(t.Context())
+	}
+	if err := test(); err != nil || left != 1 {
+		t.Fatalf("%d folders while it runs; %v", left, err)
+	}
+	if there, err := os.ReadDir(temp); err != nil || len(there) > 0 {
+		t.Errorf("it left %v, %v", there, err)
+	}
+
+	out.Reset()
+	out.do = func() { // a file where the folder's folder was: not even root can remove what is in it
+		if err := os.Rename(temp, temp+".old"); err != nil {
+			t.Error(err)
+		}
+		rewrite(t, temp, nil)
+	}
+	if err := test(); err == nil || !strings.Contains(err.Error(), "torpor-module-test-") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// What is left out is said in the check's line.
+func TestModuleTestLeavesOut(t *testing.T) {
+	verdict, what := checked{"damage", []conformance.Result{{Fixture: "a", Status: conformance.Passed, Trials: 30, Left: 200}, {Fixture: "b", Status: conformance.Passed, Trials: 20}}}.line()
+	if verdict != "passed" || what != "2 fixtures, 50 trials, 200 left out (see --thorough)" {
+		t.Errorf("%s: %s", verdict, what)
 	}
 }
 

@@ -183,6 +183,40 @@ func (t *trial) same(op, when string, got []byte, err error, want []byte) {
 	}
 }
 
+// again makes a call in an instance that has been used.
+func (t *trial) again(ctx context.Context, op string, want []byte, call func(module) ([]byte, error)) error {
+	used, err := t.module(ctx, room{asLeft: true})
+	if err != nil {
+		return err
+	}
+	for range 2 { // the first one may be in an instance that has not been used
+		got, err := call(used)
+		t.same(op, "called again", got, err, want)
+	}
+	return nil
+}
+
+// alike holds what a call comes to in m against what it comes to with whole pieces.
+func (s *session) alike(m module, what, op string, call func(module) ([]byte, error)) verdict {
+	want, wantErr := call(s.plain)
+	got, err := call(m)
+	var refusal, wantRefusal *host.GuestError
+	refused, wantRefused := errors.As(err, &refusal), errors.As(wantErr, &wantRefusal)
+	switch {
+	case err != nil && wantErr != nil:
+		if refused != wantRefused || refused && refusal.Code != wantRefusal.Code {
+			return faulty("%s, %s; with whole pieces %s", what, s.said(op, err), s.said(op, wantErr))
+		}
+	case err != nil:
+		return faulty("%s, %s; with whole pieces it succeeds", what, s.said(op, err))
+	case wantErr != nil:
+		return faulty("%s, %s succeeds; with whole pieces %s", what, op, s.said(op, wantErr))
+	case !bytes.Equal(got, want):
+		return faulty("%s, %s gives something else: %s", what, op, differ(got, want))
+	}
+	return verdict{}
+}
+
 func checkDeterminism(ctx context.Context, t *trial) error {
 	sub, schema := t.subject, t.about.Schema
 	again := func(when string, m module) {
@@ -191,7 +225,13 @@ func checkDeterminism(ctx context.Context, t *trial) error {
 		back, err := t.load(ctx, m, schema, sub.records)
 		t.same(abi.OpLoad, when, back, err, sub.back)
 	}
-	again("called again", t.plain)
+	used, err := t.module(ctx, room{asLeft: true})
+	if err != nil {
+		return err
+	}
+	for range 2 { // the first call may be in an instance that has not been used
+		again("called again", used)
+	}
 	if size := max(len(sub.native), len(sub.records)); size > MaxInterpreted {
 		t.note("not tried in the interpreter: it is larger than %d bytes", MaxInterpreted)
 	} else {
@@ -273,29 +313,19 @@ func checkStreaming(ctx context.Context, t *trial) error {
 // sameRefusal holds how save ends on half of the state against how it ends with whole pieces.
 func (t *trial) sameRefusal(ctx context.Context, m module, when string) {
 	half := t.subject.native[:len(t.subject.native)/2]
-	want, wantErr := t.save(ctx, t.plain, half)
-	got, err := t.save(ctx, m, half)
 	t.tried(1)
-	cut := fmt.Sprintf("truncated to %d of %d bytes, and %s", len(half), len(t.subject.native), when)
-	switch {
-	case err != nil && wantErr != nil:
-		var a, b *host.GuestError
-		if errors.As(err, &a) && errors.As(wantErr, &b) && a.Code != b.Code {
-			t.fault("%s, %s; with whole pieces %s", cut, t.said(abi.OpSave, err), t.said(abi.OpSave, wantErr))
-		}
-	case err != nil:
-		t.fault("%s, %s; with whole pieces it succeeds", cut, t.said(abi.OpSave, err))
-	case wantErr != nil:
-		t.fault("%s, save succeeds; with whole pieces %s", cut, t.said(abi.OpSave, wantErr))
-	case !bytes.Equal(got, want):
-		t.fault("%s, save gives something else: %s", cut, differ(got, want))
-	}
+	t.add(t.alike(m, fmt.Sprintf("truncated to %d of %d bytes, and %s", len(half), len(t.subject.native), when), abi.OpSave,
+		func(m module) ([]byte, error) { return t.save(ctx, m, half) }))
 }
 
 func checkNoTrace(ctx context.Context, t *trial) error {
 	sub, schema := t.subject, t.about.Schema
 	states := t.Fixtures.States
 	other := states[(sub.index+1)%len(states)]
+	used, err := t.module(ctx, room{asLeft: true})
+	if err != nil {
+		return err
+	}
 	// What becomes of the calls between is the affair of other checks.
 	between := []struct {
 		name   string
@@ -306,19 +336,19 @@ func checkNoTrace(ctx context.Context, t *trial) error {
 		{"an empty state", nil},
 	}
 	for _, b := range between {
-		records, err := t.save(ctx, t.plain, b.native)
+		records, err := t.save(ctx, used, b.native)
 		when := "after a save of " + b.name
 		if err != nil {
 			records = nil
 		}
-		got, err := t.save(ctx, t.plain, sub.native)
+		got, err := t.save(ctx, used, sub.native)
 		t.same(abi.OpSave, when, got, err, sub.records)
 
-		_, _ = t.load(ctx, t.plain, schema, records)
+		_, _ = t.load(ctx, used, schema, records)
 		when = "after a load of " + b.name
-		got, err = t.load(ctx, t.plain, schema, sub.records)
+		got, err = t.load(ctx, used, schema, sub.records)
 		t.same(abi.OpLoad, when, got, err, sub.back)
-		got, err = t.save(ctx, t.plain, sub.native)
+		got, err = t.save(ctx, used, sub.native)
 		t.same(abi.OpSave, when, got, err, sub.records)
 	}
 	return nil
@@ -330,11 +360,9 @@ func checkTruncation(ctx context.Context, t *trial) error {
 	if len(lengths) < len(native) {
 		t.note("%d of %d lengths were tried", len(lengths), len(native))
 	}
-	t.each(ctx, len(lengths), func(i int) verdict {
-		what := fmt.Sprintf("truncated to %d of %d bytes", lengths[i], len(native))
-		return t.soundNative(ctx, t.plain, what, native[:lengths[i]])
+	return t.damagedNative(ctx, len(lengths), func(i int) (string, []byte, bool) {
+		return fmt.Sprintf("truncated to %d of %d bytes", lengths[i], len(native)), native[:lengths[i]], true
 	})
-	return nil
 }
 
 func checkDamage(ctx context.Context, t *trial) error {
@@ -344,24 +372,22 @@ func checkDamage(ctx context.Context, t *trial) error {
 		every = 0
 	}
 	count := DamageSamples
+	if len(native) == 0 { // there is only one way to damage it
+		count = EmptySamples
+	}
 	if t.Thorough {
 		count *= ThoroughFactor
 	}
-	t.each(ctx, every+t.samples(count, len(native)), func(i int) verdict {
+	samples := t.samples(count, len(native))
+	return t.damagedNative(ctx, every+samples, func(i int) (what string, b []byte, ok bool) {
 		dice := t.dice(i)
-		var what string
-		var b []byte
 		if i < every {
 			what, b = changed(native, i, native[i]^1<<dice.IntN(8))
 		} else {
 			what, b = damage(native, dice)
 		}
-		if bytes.Equal(b, native) { // zeros set to zero, say
-			return verdict{none: true}
-		}
-		return t.soundNative(ctx, t.plain, what, b)
+		return what, b, !bytes.Equal(b, native) // zeros set to zero, say
 	})
-	return nil
 }
 
 func checkDamagedRecords(ctx context.Context, t *trial) error {
@@ -379,18 +405,20 @@ func checkDamagedRecords(ctx context.Context, t *trial) error {
 		t.skip("it has no records")
 		return nil
 	}
-	t.each(ctx, n, func(i int) verdict {
-		what, b := damaged(i)
-		switch {
-		case b == nil || bytes.Equal(b, records):
-			return verdict{none: true}
-		case sub.migrates:
-			return t.soundMigrated(ctx, t.plain, what, schema, b)
-		default:
-			return t.soundRecords(ctx, t.plain, what, schema, b)
-		}
-	})
-	return nil
+	d := damages{op: abi.OpLoad, size: len(records),
+		input: func(i int) (string, []byte, bool) {
+			what, b := damaged(i)
+			return what, b, b != nil && !bytes.Equal(b, records)
+		},
+		call:  func(m module, b []byte) ([]byte, error) { return t.load(ctx, m, schema, b) },
+		sound: func(what string, b []byte) verdict { return t.soundRecords(ctx, t.plain, what, schema, b) },
+	}
+	if sub.migrates {
+		d.op = abi.OpMigrate
+		d.call = func(m module, b []byte) ([]byte, error) { return t.migrate(ctx, m, schema, b) }
+		d.sound = func(what string, b []byte) verdict { return t.soundMigrated(ctx, t.plain, what, schema, b) }
+	}
+	return t.damaged(ctx, n, d)
 }
 
 func checkEmpty(ctx context.Context, t *trial) error {
@@ -459,9 +487,7 @@ func checkInspect(ctx context.Context, t *trial) error {
 	if wrong := noMap(summary); wrong != "" {
 		t.fault("what inspect gives is not one CBOR map with text keys: %s", wrong)
 	}
-	again, err := t.inspect(ctx, t.plain, t.about.Schema, sub.records)
-	t.same(abi.OpInspect, "called again", again, err, summary)
-	return nil
+	return t.again(ctx, abi.OpInspect, summary, func(m module) ([]byte, error) { return t.inspect(ctx, m, t.about.Schema, sub.records) })
 }
 
 // noMap says why b is not one map of the ABI.
@@ -510,8 +536,9 @@ func checkMigration(ctx context.Context, t *trial) error {
 		return nil
 	}
 	migrated := sub.records
-	again, err := t.migrate(ctx, t.plain, old.Schema, old.Records)
-	t.same(abi.OpMigrate, "called again", again, err, migrated)
+	if err := t.again(ctx, abi.OpMigrate, migrated, func(m module) ([]byte, error) { return t.migrate(ctx, m, old.Schema, old.Records) }); err != nil {
+		return err
+	}
 	if twice := firstTwice(migrated); twice != "" {
 		t.fault("migrate gave two records %s", twice)
 	}

@@ -34,8 +34,10 @@ type Options struct {
 	// Keep, if not nil, is given the records of each fixture that the check "round-trip" passed, and the
 	// native state that load makes of them. What it is given it may keep. Its error ends Run.
 	Keep func(fixture string, schema uint64, records, native []byte) error
-	// Limits are the host's. Where zero, CallTime and OutputBytes have defaults of this package.
-	Limits host.Limits
+	// Limits and Modules are the host's. The module is held to those of its own name, as its descriptor has
+	// it, if Modules has them, and never to more than MaxCallTime and MaxOutputBytes.
+	Limits  host.Limits
+	Modules map[string]host.Limits
 	// CacheDir is where package host keeps what it compiled: the module is needed in several hosts. "" means
 	// that each compiles it.
 	CacheDir string
@@ -43,11 +45,11 @@ type Options struct {
 	Progress func(Progress) // may be nil; called from one goroutine at a time
 }
 
-// Defaults for fields of [Options.Limits] that are zero. Fixtures are small, and a module that is
+// The most that fields of [Options.Limits] come to here. Fixtures are small, and a module that is
 // handed damage and does not come back shall not hold up the rest for long.
 const (
-	DefaultCallTime    = time.Minute
-	DefaultOutputBytes = 1 << 30
+	MaxCallTime    = time.Minute
+	MaxOutputBytes = 1 << 30
 )
 
 // Check is one of the things that are checked.
@@ -87,21 +89,48 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if len(o.Only) > 0 {
 		chosen = slices.DeleteFunc(chosen, func(c check) bool { return !slices.Contains(o.Only, c.Name) })
 	}
-	o.Limits.CallTime = cmp.Or(o.Limits.CallTime, DefaultCallTime)
-	o.Limits.OutputBytes = cmp.Or(o.Limits.OutputBytes, DefaultOutputBytes)
-
-	rooms := &rooms{options: o, open: map[room]*opened{}}
-	s := &session{Options: o, chosen: chosen, module: rooms.module, costs: rooms.cost}
-	report, err := s.run(ctx)
-	if cerr := rooms.close(ctx); cerr != nil && err == nil {
-		return nil, cerr
-	}
+	o.Limits = capped(o.Limits)
+	report, err := o.run(ctx, chosen)
 	if err != nil {
 		return nil, err
 	}
 	report.Module.Name, report.Module.Size = o.Name, int64(len(o.Wasm))
 	report.Module.SHA256 = fmt.Sprintf("%x", sha256.Sum256(o.Wasm))
 	return report, nil
+}
+
+func (o Options) run(ctx context.Context, chosen []check) (report *Report, err error) {
+	rooms := &rooms{options: o, open: map[room]*opened{}}
+	defer func() {
+		if cerr := rooms.close(ctx); cerr != nil && err == nil {
+			report, err = nil, cerr
+		}
+	}()
+	m, err := rooms.module(ctx, room{})
+	if err != nil {
+		return nil, err
+	}
+	if own, ok := o.Modules[m.Descriptor().Name]; ok {
+		o.Limits, o.Modules = capped(filled(own, o.Limits)), nil
+		return o.run(ctx, chosen)
+	}
+	s := &session{Options: o, chosen: chosen, module: rooms.module, costs: rooms.cost}
+	return s.run(ctx)
+}
+
+// filled is l with the fields of base where its own are zero.
+func filled(l, base host.Limits) host.Limits {
+	from := base.Bounds()
+	for i, f := range l.Bounds() {
+		*f.Value = cmp.Or(*f.Value, *from[i].Value)
+	}
+	return l
+}
+
+func capped(l host.Limits) host.Limits {
+	l.CallTime = min(cmp.Or(l.CallTime, MaxCallTime), MaxCallTime)
+	l.OutputBytes = min(cmp.Or(l.OutputBytes, MaxOutputBytes), MaxOutputBytes)
+	return l
 }
 
 // module is what checks need of a *host.Module.
@@ -117,6 +146,7 @@ type module interface {
 type room struct {
 	piece       int  // host.Config.InputPiece
 	interpreter bool // host.Config.Interpreter
+	asLeft      bool // host.Config.AsLeft
 	costs       bool // where costs are measured: no call comes before
 }
 
@@ -125,7 +155,7 @@ type session struct {
 	Options
 	chosen []check
 	module func(context.Context, room) (module, error)
-	costs  func() (host.CallCost, bool) // of the last call in the room of costs
+	costs  func() (host.CallCost, bool) // of the call that ended last
 
 	plain  module
 	about  abi.Descriptor
@@ -155,6 +185,7 @@ type subject struct {
 	records, back   []byte
 	reads, migrates bool
 	refused         string
+	fuel            int64 // that these calls took
 }
 
 // stepParts is how finely progress is told of one check with one fixture.
@@ -247,19 +278,27 @@ func (s *session) one(ctx context.Context, c check, t *trial) error {
 // prepare makes once what all checks of a subject need.
 func (s *session) prepare(ctx context.Context, sub *subject) {
 	var err error
+	burnt := func() {
+		if c, ok := s.costs(); ok {
+			sub.fuel += c.Fuel
+		}
+	}
 	switch sub.kind {
 	case state:
-		if sub.records, err = s.save(ctx, s.plain, sub.native); err != nil {
+		sub.records, err = s.save(ctx, s.plain, sub.native)
+		if burnt(); err != nil {
 			sub.refused = "the fixture cannot be saved: " + s.said(abi.OpSave, err)
 			return
 		}
-		if sub.back, err = s.load(ctx, s.plain, s.about.Schema, sub.records); err != nil {
+		sub.back, err = s.load(ctx, s.plain, s.about.Schema, sub.records)
+		if burnt(); err != nil {
 			sub.refused = "its records cannot be loaded: " + s.said(abi.OpLoad, err)
 		}
 	case older:
 		schema := sub.old.Schema
 		if sub.reads = slices.Contains(s.about.Reads, schema); sub.reads {
-			if sub.back, err = s.load(ctx, s.plain, schema, sub.old.Records); err != nil {
+			sub.back, err = s.load(ctx, s.plain, schema, sub.old.Records)
+			if burnt(); err != nil {
 				sub.refused = fmt.Sprintf("the module says that it reads schema %d, but %s", schema, s.said(abi.OpLoad, err))
 				return
 			}
@@ -268,6 +307,7 @@ func (s *session) prepare(ctx context.Context, sub *subject) {
 			return
 		}
 		sub.records, err = s.migrate(ctx, s.plain, schema, sub.old.Records)
+		burnt()
 		var guest *host.GuestError
 		switch {
 		case err == nil:
@@ -369,10 +409,7 @@ func (r *rooms) module(ctx context.Context, want room) (module, error) {
 		return o.module, nil
 	}
 	cfg := host.Config{CacheDir: r.options.CacheDir, Limits: r.options.Limits, Logger: r.options.Logger,
-		InputPiece: want.piece, Interpreter: want.interpreter}
-	if want.costs {
-		cfg.Observer = r
-	}
+		InputPiece: want.piece, Interpreter: want.interpreter, AsLeft: want.asLeft, Observer: r}
 	h, err := host.New(ctx, cfg)
 	if err != nil {
 		return nil, err

@@ -139,10 +139,10 @@ func TestSoundModules(t *testing.T) {
 			t.Errorf("module %+v", r.Module)
 		}
 		// Bytes changed inside a key may make it that of another record, which this serializer lets pass.
-		if got := find(t, r, "truncation", "some"); got.Trials != conformance.TruncationSamples || got.Noted != 1 {
+		if got := find(t, r, "truncation", "some"); got.Trials != conformance.TruncationSamples+conformance.PieceTrials || got.Noted != 1 {
 			t.Errorf("%+v", got)
 		}
-		if got := find(t, r, "truncation", "one"); got.Trials != len(o.Fixtures.States[1].Native) {
+		if got := find(t, r, "truncation", "one"); got.Trials != 2*len(o.Fixtures.States[1].Native) { // each again byte by byte
 			t.Errorf("%+v", got)
 		}
 	})
@@ -221,6 +221,15 @@ func TestBrokenModules(t *testing.T) {
 		{"show pieces", "streaming", "small", conformance.Failed, "with its input byte by byte, save gives something else"},
 		{"show pieces", "round-trip", "small", conformance.Passed, ""},
 		{"show the time", "determinism", "small", conformance.Passed, "depends on the time of the call"},
+		{"crash at damage in pieces", "streaming", "small", conformance.Failed, "truncated to 9 of 19 bytes, and with its input byte by byte, save ended the process with exit code 3; with whole pieces save failed with code 2 (corrupt)"},
+		{"crash at damage in pieces", "truncation", "small", conformance.Failed, "of 19 bytes, and with its input byte by byte, save ended the process"},
+		{"crash at damage in pieces", "damage", "small", conformance.Failed, "and with its input byte by byte, save ended the process"},
+		{"crash at a value in pieces", "damaged-records", "small", conformance.Failed, "record 1 of 3: its value replaced by null, and with its input byte by byte, load ended the process"},
+		{"count calls", "round-trip", "small", conformance.Passed, ""},
+		{"count calls", "determinism", "empty", conformance.Failed, "called again, save gives something else"},
+		{"count calls", "no-trace", "small", conformance.Failed, "after a save of fixture empty, save gives something else"},
+		{"remember a refusal", "determinism", "small", conformance.Passed, ""},
+		{"remember a refusal", "no-trace", "small", conformance.Failed, "after a save of a state that ends in its middle, save gives something else"},
 		{"crash at a cut", "truncation", "small", conformance.Failed, "truncated to 2 of 19 bytes, save ended the process with exit code 3; a serializer must refuse damaged input by fail"},
 		{"panic at a cut", "truncation", "small", conformance.Failed, "code 1 blames the serializer"},
 		{"blame itself at a cut", "truncation", "small", conformance.Failed, "truncated to 2 of 19 bytes, save failed with code 1 (internal): no end of line"},
@@ -255,6 +264,50 @@ func TestBrokenModules(t *testing.T) {
 				t.Errorf("it says %q, want %q", told, c.says)
 			}
 		})
+	}
+}
+
+// A module is held to the limits of its own name.
+func TestLimits(t *testing.T) {
+	o := options(modules.Records(), &conformance.Fixtures{States: []conformance.Fixture{{Name: "long", Native: recordOf("a", strings.Repeat("long", 32<<10))}}})
+	o.Only = []string{"round-trip", "damaged-records"}
+	o.Limits.RecordBytes = 64 << 10
+	if got := find(t, run(t, o), "round-trip", "long"); got.Status != conformance.Failed {
+		t.Errorf("a record larger than the limit: %+v", got)
+	}
+	o.Modules = map[string]host.Limits{"records": {RecordBytes: 256 << 10}, "long": {RecordBytes: 64 << 10}}
+	r := run(t, o)
+	if got := find(t, r, "damaged-records", "long"); !r.Passed || got.Trials == 0 {
+		t.Errorf("a limit of its own: %+v", r.Results)
+	}
+	o.Modules["records"] = host.Limits{ModuleBytes: host.MinModuleBytes}
+	if _, err := conformance.Run(t.Context(), o); !errors.Is(err, abi.ErrTooLarge) {
+		t.Errorf("a limit of its own that it passes: %v", err)
+	}
+	o.Modules, o.Limits = nil, host.Limits{MemoryBytes: 1}
+	if _, err := conformance.Run(t.Context(), o); err == nil {
+		t.Error("a limit that cannot be set")
+	}
+}
+
+// A module that computes much is tried with fewer samples, and it is counted; small fixtures are
+// tried in full.
+func TestTrialFuel(t *testing.T) {
+	var long bytes.Buffer
+	for i := range 1000 {
+		fmt.Fprintf(&long, "%04d=value\n", i)
+	}
+	o := options(guest(t, "canonical"), &conformance.Fixtures{States: []conformance.Fixture{{Name: "long", Native: long.Bytes()}, {Name: "small", Native: []byte("a=1\n")}}})
+	o.Only = []string{"truncation", "damage", "damaged-records"}
+	r := run(t, o)
+	for _, check := range o.Only {
+		got := find(t, r, check, "long")
+		if got.Status != conformance.Passed || got.Trials < conformance.MinTrials || got.Trials > 256 || got.Left < 100 {
+			t.Errorf("%+v", got)
+		}
+	}
+	if got := find(t, r, "damage", "small"); got.Trials < conformance.DamageSamples || got.Left > 0 {
+		t.Errorf("%+v", got)
 	}
 }
 

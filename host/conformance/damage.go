@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"fmt"
 	"hash/fnv"
 	"math"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/abi/record"
 )
 
@@ -19,24 +21,84 @@ const (
 	TruncationSamples  = 512
 	// MaxEveryByte is the size up to which every byte of a fixture is changed, one at a time.
 	MaxEveryByte = 512
-	// DamageSamples is how many damages are made up besides.
+	// DamageSamples is how many damages are made up besides; EmptySamples is that for a fixture without a byte.
 	DamageSamples = 256
+	EmptySamples  = 64
 	// DamagedRecords is how many records of a fixture are damaged, each in some thirty ways.
 	DamagedRecords = 16
 	// TrialBytes bounds the work with large fixtures: no check tries more than so many bytes of input with
 	// one of them, but MinTrials in any case.
 	TrialBytes = 256 << 20
 	MinTrials  = 16
-	// ThoroughFactor is by how much [Options.Thorough] multiplies the samples; it lifts TrialBytes.
+	// TrialFuel does so for modules that compute much: no check tries more than MinTrials with one fixture
+	// if they take more fuel, each counted as saving and loading the fixture. Fixtures of up to
+	// MaxEveryByte bytes are tried in full all the same.
+	TrialFuel = 500_000_000
+	// PieceTrials is how many of the damaged inputs are also given byte by byte, PieceBytes how many
+	// bytes of one fixture in all.
+	PieceTrials = 32
+	PieceBytes  = 1 << 20
+	// ThoroughFactor is by how much [Options.Thorough] multiplies the samples; it lifts TrialBytes and
+	// TrialFuel.
 	ThoroughFactor = 8
 )
 
-// samples is how many of n trials with inputs of size bytes are made.
-func (s *session) samples(n, size int) int {
-	if s.Thorough {
+// samples is how many of n trials with inputs of size bytes are made. It counts those that are not.
+func (t *trial) samples(n, size int) int {
+	if t.Thorough {
 		return n
 	}
-	return min(n, max(MinTrials, TrialBytes/max(size, 1)))
+	most := TrialBytes / max(size, 1)
+	if fuel := t.subject.fuel; fuel > 0 && size > MaxEveryByte {
+		most = int(min(int64(most), TrialFuel/fuel))
+	}
+	made := min(n, max(MinTrials, most))
+	t.Left += n - made
+	return made
+}
+
+// damages is input that may be damaged, and what judges a module's answer.
+type damages struct {
+	op    string
+	size  int                                          // about, of one input
+	input func(i int) (what string, b []byte, ok bool) // the i-th; none if not ok
+	call  func(m module, b []byte) ([]byte, error)     // is op
+	sound func(what string, b []byte) (v verdict)      // with whole pieces
+}
+
+// damagedNative is damaged with native states for save.
+func (t *trial) damagedNative(ctx context.Context, n int, input func(i int) (string, []byte, bool)) error {
+	return t.damaged(ctx, n, damages{op: abi.OpSave, size: len(t.subject.native), input: input,
+		call:  func(m module, b []byte) ([]byte, error) { return t.save(ctx, m, b) },
+		sound: func(what string, b []byte) verdict { return t.soundNative(ctx, t.plain, what, b) },
+	})
+}
+
+// damaged tries n inputs, and some of them again byte by byte, which must come to the same.
+func (t *trial) damaged(ctx context.Context, n int, d damages) error {
+	pieces := min(n, PieceTrials, PieceBytes/max(d.size, 1))
+	if pieces == 0 && n > 0 {
+		t.note("not tried byte by byte: it is larger than %d bytes", PieceBytes)
+	}
+	byteByByte, err := t.module(ctx, room{piece: 1})
+	if err != nil {
+		return err
+	}
+	t.each(ctx, n+pieces, func(i int) verdict {
+		again := i >= n
+		if again {
+			i = (i - n) * n / pieces
+		}
+		what, b, ok := d.input(i)
+		switch {
+		case !ok:
+			return verdict{none: true}
+		case again:
+			return t.alike(byteByByte, what+", and with its input byte by byte", d.op, func(m module) ([]byte, error) { return d.call(m, b) })
+		}
+		return d.sound(what, b)
+	})
+	return nil
 }
 
 // dice are the same for the same seed, check and fixture.

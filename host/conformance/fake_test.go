@@ -88,6 +88,7 @@ func examine(t *testing.T, in func(room) module, only ...string) []Result {
 			{"a", fakeRecord("a", "1")}, {"b", slices.Concat(fakeRecord("a", "1"), fakeRecord("b", "2"))}}}},
 		chosen: slices.DeleteFunc(checks(), func(c check) bool { return !slices.Contains(only, c.Name) }),
 		module: func(_ context.Context, r room) (module, error) { return in(r), nil },
+		costs:  func() (host.CallCost, bool) { return host.CallCost{}, false },
 	}
 	report, err := s.run(t.Context())
 	if err != nil {
@@ -239,7 +240,7 @@ func TestGivesUp(t *testing.T) {
 }
 
 func newTrial(seed uint64, thorough bool) *trial {
-	return &trial{session: &session{Options: Options{Seed: seed, Thorough: thorough}}, Result: &Result{Check: "truncation", Fixture: "x"}}
+	return &trial{session: &session{Options: Options{Seed: seed, Thorough: thorough}}, Result: &Result{Check: "truncation", Fixture: "x"}, subject: &subject{}}
 }
 
 func TestTruncations(t *testing.T) {
@@ -264,6 +265,31 @@ func TestTruncations(t *testing.T) {
 	}
 	if slices.Equal(newTrial(1, false).truncations(20_000), newTrial(2, false).truncations(20_000)) {
 		t.Error("the seed does not matter")
+	}
+}
+
+func TestSamples(t *testing.T) {
+	for _, c := range []struct {
+		n, size int
+		fuel    int64
+		want    int
+	}{
+		{512, 100, 0, 512},
+		{512, 1 << 20, 0, 256},
+		{512, 1000, TrialFuel / 100, 100},
+		{512, 1000, TrialFuel / 600, 512},
+		{512, 1000, 2 * TrialFuel, MinTrials},
+		{512, MaxEveryByte, 2 * TrialFuel, 512},
+		{10, 1000, 2 * TrialFuel, 10},
+	} {
+		tr := newTrial(1, false)
+		tr.subject.fuel = c.fuel
+		if got := tr.samples(c.n, c.size); got != c.want || tr.Left != c.n-c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+		if tr.Thorough = true; tr.samples(c.n, c.size) != c.n {
+			t.Errorf("%+v: not all when thorough", c)
+		}
 	}
 }
 

@@ -62,6 +62,9 @@ type Result struct {
 	// gave up after MaxFailures failures.
 	Trials  int `json:"trials"`
 	Planned int `json:"planned"`
+	// Left is how many more there are that were not planned, because the fixture is large or the module
+	// computes much: see TrialBytes and TrialFuel.
+	Left int `json:"left,omitempty"`
 	// Failures tells the first MaxExamples of the Failed trials that failed; Notes those of the Noted
 	// things worth knowing.
 	Failures []string `json:"failures,omitempty"`

@@ -20,6 +20,12 @@ import (
 // claims is set by the linker: "canonical", or "ordered", which is not true.
 var claims = "canonical"
 
+// What a call is not to know of those before it.
+var (
+	saved   uint64 // calls of save
+	refused bool   // save has refused a state
+)
+
 type lines struct{}
 
 func init() { torpor.Export(lines{}) } //nolint:gochecknoinits // how a module says what it is
@@ -63,12 +69,21 @@ func (lines) Save(call *torpor.Call, native *torpor.Input, records *torpor.Outpu
 	if err != nil {
 		return err
 	}
-	if how == "show pieces" {
+	saved++
+	pieces := false
+	if how == "show pieces" || how == "crash at damage in pieces" {
 		if err := native.Fill(); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
+		pieces = len(native.Bytes()) == 1
+	}
+	if how == "show pieces" {
 		records.Record("pieces", "first")
 		records.Uint(uint64(len(native.Bytes())))
+	}
+	if how == "count calls" && saved > 1 || how == "remember a refusal" && refused {
+		records.Record("trace", "saved")
+		records.Uint(saved)
 	}
 	if how == "show the time" {
 		records.Record("time", "now")
@@ -102,9 +117,10 @@ func (lines) Save(call *torpor.Call, native *torpor.Input, records *torpor.Outpu
 			}
 		}
 		if !ok || !whole || string(name) <= last && n > 0 || !utf8.Valid(line) {
-			if how == "crash at damage" {
+			if how == "crash at damage" || how == "crash at damage in pieces" && pieces {
 				os.Exit(3)
 			}
+			refused = true
 			return corrupt(at)
 		}
 		last = string(name)
@@ -128,6 +144,13 @@ func (lines) Load(call *torpor.Call, records *torpor.Input, native *torpor.Outpu
 	if err != nil {
 		return err
 	}
+	pieces := false
+	if how == "crash at a value in pieces" {
+		if err := records.Fill(); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		pieces = len(records.Bytes()) == 1
+	}
 	for n := 0; ; n++ {
 		r, err := records.Record()
 		if errors.Is(err, io.EOF) {
@@ -150,6 +173,11 @@ func (lines) Load(call *torpor.Call, records *torpor.Input, native *torpor.Outpu
 			switch how {
 			case "crash at a value":
 				os.Exit(3)
+			case "crash at a value in pieces":
+				if pieces {
+					os.Exit(3)
+				}
+				return err
 			case "swallow a value":
 				value = nil
 			default:
