@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,11 +53,16 @@ type moduleHost struct {
 	memory int64 // of the last describe
 }
 
+// logger is the one of commands about modules.
+func (p *program) logger(s *settings) *slog.Logger {
+	return newLogger(p.Err, s.LogLevel, s.LogFormat, p.env("NO_COLOR") != "")
+}
+
 // newModuleHost makes a host with the limits of the settings. Compiled modules go to the cache if there is
 // one: a command that only looks makes no data folder.
 func (p *program) newModuleHost(ctx context.Context, s *settings) (*moduleHost, error) {
 	h := &moduleHost{named: s.modules}
-	cfg := hostConfig(s, newLogger(p.Err, s.LogLevel, s.LogFormat, p.env("NO_COLOR") != ""))
+	cfg := hostConfig(s, p.logger(s))
 	cfg.Observer = h
 	if _, err := os.Stat(s.Data); s.Cache == "" && err != nil {
 		cfg.CacheDir = ""
@@ -216,7 +222,7 @@ func (p *program) warm(ctx context.Context, s *settings) (err error) {
 	if fsys != nil {
 		defer func() { err = errors.Join(err, fsys.Close()) }()
 	}
-	h, err := host.New(ctx, hostConfig(s, newLogger(p.Err, s.LogLevel, s.LogFormat, p.env("NO_COLOR") != "")))
+	h, err := host.New(ctx, hostConfig(s, p.logger(s)))
 	if err != nil {
 		return err
 	}

@@ -131,8 +131,10 @@ func TestModuleJourney(t *testing.T) {
 	if out, errs, code := torpor(t, nil, "verify", data); code != 0 || !strings.Contains(out, "pins.json") {
 		t.Errorf("verify: exit code %d, %s%s", code, out, errs)
 	}
-	if out := must("remove", "orders_"); out != "" {
-		t.Errorf("remove: %q", out)
+	// What was replaced goes now, and that is said.
+	if out, errs, code := torpor(t, nil, "module", "remove", "orders_", "--data", data); code != 0 || out != "orders_  no longer pinned\n" ||
+		strings.Count(errs, "\n") != 1 || !strings.Contains(errs, digestText(one)) {
+		t.Errorf("remove: exit code %d, %q, %q", code, out, errs)
 	}
 	if out := must("list"); strings.Contains(out, "orders_") || !strings.Contains(out, "todo_x_") {
 		t.Errorf("after remove:\n%s", out)
@@ -288,8 +290,11 @@ func TestModulesDamaged(t *testing.T) {
 	if _, errs, code := torpor(t, nil, "verify", "--repair", data); code != 0 {
 		t.Errorf("repair: exit code %d: %s", code, errs)
 	}
-	if _, errs, code := torpor(t, nil, "module", "add", file, "--data", data); code != 0 {
-		t.Errorf("after the repair: exit code %d: %s", code, errs)
+	for _, args := range [][]string{{"add", file}, {"remove", "orders_"}} {
+		_, errs, code := torpor(t, nil, append(append([]string{"module"}, args...), "--data", data)...)
+		if code != 0 || !strings.Contains(errs, "pins.json.corrupt-") || !strings.Contains(errs, "when all are pinned again, delete it") {
+			t.Errorf("%q after the repair: exit code %d: %s", args, code, errs)
+		}
 	}
 	moduleIn(t, filepath.Join(data, "modules"), "pins.json", []byte(`{"version":2}`))
 	check("newer pins", exitVersion, "newer torpor")
@@ -334,14 +339,14 @@ func TestModuleNewAndBuild(t *testing.T) {
 	t.Setenv("GOPROXY", "off")
 	t.Setenv("GOFLAGS", "-mod=mod")
 	dir := filepath.Join(t.TempDir(), "a folder")
-	out, errs, code := torpor(t, nil, "module", "new", "orders", "--lang", "go", "--dir", dir, "--module", "github.com/you/orders")
+	out, errs, code := torpor(t, nil, "module", "new", "orders", "--lang", "go", "--dir", dir, "--module", "github.com/you/shop-serializer")
 	if code != 0 || errs != "" || !strings.Contains(out, "cd '"+dir+"'\n") || !strings.Contains(out, "torpor module test orders.wasm") {
 		t.Fatalf("exit code %d: %s%s", code, out, errs)
 	}
 	if _, errs, code := torpor(t, nil, "module", "new", "orders", "--lang", "go", "--dir", dir); code != exitUsage || !strings.Contains(errs, "not empty") {
 		t.Errorf("again: exit code %d: %s", code, errs)
 	}
-	for _, args := range [][]string{{"Orders", "--lang", "go"}, {"orders"}, {"orders", "--lang", "cobol"}, {"--lang", "go"}} {
+	for _, args := range [][]string{{"Orders", "--lang", "go"}, {"orders"}, {"orders", "--lang", "cobol"}, {"--lang", "go"}, {"records", "--lang", "go"}} {
 		if _, errs, code := torpor(t, nil, append([]string{"module", "new"}, args...)...); code != exitUsage {
 			t.Errorf("%q: exit code %d: %s", args, code, errs)
 		}

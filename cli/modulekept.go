@@ -212,7 +212,7 @@ serializer a service saves through is not decided by pins yet.`,
 			if err != nil {
 				return err
 			}
-			done, err := pinAll(s, list)
+			done, err := p.pinAll(s, list)
 			if asJSON {
 				return errors.Join(writeJSON(p.Out, map[string]any{"modules": done}), err)
 			}
@@ -287,7 +287,7 @@ func (h *moduleHost) check(ctx context.Context, files []string) ([]addedModule, 
 		if err != nil {
 			return nil, fmt.Errorf("%s is refused: %w", path, err)
 		}
-		if slices.ContainsFunc(modules.All(), func(m modules.Module) bool { return m.Name == info.Name }) {
+		if isBuiltIn(info.Name) {
 			return nil, usageError{fmt.Errorf("%s calls itself %s, as a serializer that is built in does; give it another name", path, info.Name)}
 		}
 		if i := slices.IndexFunc(list, func(m addedModule) bool { return m.Name == info.Name }); i >= 0 {
@@ -301,14 +301,19 @@ func (h *moduleHost) check(ctx context.Context, files []string) ([]addedModule, 
 	return list, nil
 }
 
+// isBuiltIn reports whether a serializer that is built in has a name.
+func isBuiltIn(name string) bool {
+	return slices.ContainsFunc(modules.All(), func(m modules.Module) bool { return m.Name == name })
+}
+
 // withDir runs do with the data folder, locked.
-func withDir(s *settings, do func(d *statedir.Dir) error) (err error) {
+func (p *program) withDir(s *settings, do func(d *statedir.Dir) error) (err error) {
 	fsys, err := vfs.OS(s.Data)
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w; choose another with --data", s.Data, err)
 	}
 	defer func() { err = errors.Join(err, fsys.Close()) }()
-	d, err := statedir.Open(fsys, statedir.Options{Keep: s.Generations})
+	d, err := statedir.Open(fsys, statedir.Options{Keep: s.Generations, Logger: p.logger(s)})
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w", s.Data, err)
 	}
@@ -317,9 +322,9 @@ func withDir(s *settings, do func(d *statedir.Dir) error) (err error) {
 }
 
 // pinAll returns what was pinned, also with an error.
-func pinAll(s *settings, list []addedModule) (done []addedModule, err error) {
+func (p *program) pinAll(s *settings, list []addedModule) (done []addedModule, err error) {
 	done = []addedModule{}
-	err = withDir(s, func(d *statedir.Dir) error {
+	err = p.withDir(s, func(d *statedir.Dir) error {
 		for _, m := range list {
 			before, replaced, err := d.Pin(m.Name, m.Version, m.wasm)
 			if err != nil {
@@ -357,7 +362,11 @@ The data folder must not be in use: stop its runtime first.`,
 		if _, err := os.Stat(s.Data); err != nil {
 			return fmt.Errorf("pinned module %s: %w: there is no data folder %s", a[0], abi.ErrNotFound, s.Data)
 		}
-		return withDir(s, func(d *statedir.Dir) error { return d.Unpin(a[0]) })
+		if err := p.withDir(s, func(d *statedir.Dir) error { return d.Unpin(a[0]) }); err != nil {
+			return err
+		}
+		fmt.Fprintf(p.Out, "%s  no longer pinned\n", a[0])
+		return nil
 	}
 	return cmd
 }

@@ -34,16 +34,18 @@ needs nothing else of Torpor's sources. Make it yours from there; its README.md 
 NAME has lower-case letters, digits and single '-' between them. The folder must not exist, or be empty;
 either all of the project is written or nothing.`,
 		Example: `  torpor module new orders --lang go
-  torpor module new orders --lang go --module github.com/you/orders
+  torpor module new orders --lang go --module github.com/you/shop-serializer
   torpor module new orders --lang rust --dir serializers/orders`,
 		Args: args(cobra.ExactArgs(1)),
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Language, "lang", "", "language: "+strings.Join(project.Languages(), ", "))
 	f.StringVar(&o.Dir, "dir", "", "folder to write (default: NAME in this one)")
-	f.StringVar(&o.Module, "module", "", "path of the Go module; its last element names what is built (default: example.org/NAME)")
+	f.StringVar(&o.Module, "module", "", "path of the Go module (default: example.org/NAME)")
 	cmd.RunE = func(_ *cobra.Command, a []string) error {
-		o.Name = a[0]
+		if o.Name = a[0]; isBuiltIn(o.Name) {
+			return usageError{fmt.Errorf("name %q is that of a serializer that is built in, beside which no other is kept; choose another, such as orders", o.Name)}
+		}
 		dir, err := project.New(p.sdks, o)
 		if err != nil {
 			return ofProject(err)
@@ -76,8 +78,10 @@ func (p *program) moduleBuild() *cobra.Command {
 		Use:   "build [DIR]",
 		Short: "Build a project and check what comes out",
 		Long: `Build builds the serializer in a folder (default: this one) to NAME.wasm there, with the compiler of its
-language and the flags that give the same bytes wherever the folder lies. Then it compiles that under the
-limits that serve has, and prints what it is. What the compiler says goes to standard error.
+language and the flags that give the same bytes wherever the folder lies; flags in the environment, such as
+GOFLAGS and RUSTFLAGS, do not count. NAME is what torpor module new was given, as torpor-sdk/project-name
+says, else the project's in its language. Then build compiles the module under the limits that serve has, and
+prints what it is. What the compiler says goes to standard error.
 
   Go              go.mod and *.go; needs go
   Rust            Cargo.toml; needs cargo, rustc and its target wasm32-unknown-unknown

@@ -312,7 +312,8 @@ func (d *Dir) sparePinned(garbage map[moduleDigest]bool) error {
 	there := map[string]bool{}
 	for _, e := range entries {
 		if isPinsAside(e.Name) {
-			return fmt.Errorf("%s may have named any", vfs.Path(d.fs, path.Join(modulesPlace, e.Name)))
+			return fmt.Errorf("%s may have named any: pin with torpor module add what is to be kept; when all are pinned again, delete it",
+				vfs.Path(d.fs, path.Join(modulesPlace, e.Name)))
 		}
 		there[e.Name] = true
 	}

@@ -310,7 +310,10 @@ func TestVerifyPins(t *testing.T) {
 			t.Errorf("after the repair: %v, %v", wrong, err)
 		}
 		// Nothing is pinned now, but the file set aside may name what is there.
-		d := open(t, m, options(2))
+		var log logs
+		opt := options(2)
+		opt.Logger = log.logger()
+		d := open(t, m, opt)
 		defer d.Close()
 		if pins, err := d.Pins(); err != nil || len(pins) > 0 {
 			t.Errorf("Pins = %v, %v", pins, err)
@@ -318,6 +321,7 @@ func TestVerifyPins(t *testing.T) {
 		if _, err := d.Module(sha256.Sum256([]byte("one"))); err != nil {
 			t.Errorf("the module that was pinned: %v", err)
 		}
+		log.want(t, slog.LevelWarn, "no module is removed", "pins.json.corrupt-20261122T174203Z", "when all are pinned again, delete it")
 		pin(t, d, "a", "1", "one")
 	})
 	t.Run("of a newer version", func(t *testing.T) {

@@ -265,7 +265,7 @@ func compile(t testing.TB, project string, log io.Writer) (*host.Module, *costs)
 	wasm := build(t, project)
 	ctx := context.Background()
 	c := &costs{call: map[string]host.CallCost{}}
-	h, err := host.New(ctx, host.Config{CacheDir: filepath.Join(lab, "compiled"), Logger: slog.New(slog.NewTextHandler(log, nil)), Observer: c})
+	h, err := host.New(ctx, host.Config{Limits: host.Limits{SliceFuel: 20_000_000_000}, CacheDir: filepath.Join(lab, "compiled"), Logger: slog.New(slog.NewTextHandler(log, nil)), Observer: c})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,6 +375,96 @@ func TestCall(t *testing.T) {
 		var ge *host.GuestError
 		if !errors.As(err, &ge) || ge.Code != abi.CodeUnsupported || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("setting %s: %v; want %q", c.setting, err, c.want)
+		}
+	}
+}
+
+// What is read of a setting stays what it was while the input goes on, and beside other settings.
+func TestSettingsOutlastTheInput(t *testing.T) {
+	m, _ := compile(t, trouble, t.Output())
+	var native strings.Builder
+	var want []byte
+	for i := range 20_000 {
+		fmt.Fprintf(&native, "%c%cz\n", 'a'+i%23, 'a'+i%19)
+		want = record.AppendText(record.AppendText(record.AppendRecord(want), "größer"), string(rune('a'+i%23)))
+		want = record.AppendText(record.AppendArray(want, 3), "größer")
+		want = record.AppendText(record.AppendText(want, string(rune('a'+i%19))), "z")
+	}
+	want = record.AppendUint(append(want, begun("depth")...), 7)
+	got, err := save(m, "settings\n"+native.String())
+	if err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("save gives %d bytes, %v; want %d; it begins %.40q, %.40q is wanted", len(got), err, len(want), got, want)
+	}
+	for _, c := range []struct {
+		setting string
+		value   any
+		want    string
+	}{
+		{"depth", "deep", "an unsigned integer expected, found 0x64 at settings.depth"},
+		{"größe", 1, "a text string expected, found 0x01 at settings.größe"},
+	} {
+		with := call
+		with.Settings = map[string]any{"depth": 7, "größe": "x", c.setting: c.value}
+		err := m.Save(t.Context(), with, strings.NewReader("settings\n"+native.String()), &collect{})
+		var ge *host.GuestError
+		if !errors.As(err, &ge) || ge.Code != abi.CodeUnsupported || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("setting %s: %v; want %q", c.setting, err, c.want)
+		}
+	}
+}
+
+// What settings took is given back when the call ends: an instance has many calls, and these need more
+// memory than its maximum between them.
+func TestSettingsMemoryIsGivenBack(t *testing.T) {
+	build(t, trouble)
+	const script = `
+import { open } from "../../testing.mjs";
+const trouble = await open("trouble.wasm");
+for (let i = 0; i < 10; i++) {
+  const records = trouble.save("settings 500000\\n", { settings: { depth: 7, "größe": "größer" } });
+  if (records.length != 9) throw new Error(records.length + " bytes");
+}`
+	cmd := exec.Command(need.Program(t, "node"), "--input-type=module", "--eval", script)
+	cmd.Dir = filepath.Join(install(t), trouble)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Output takes bytes and strings; anything else is an error of the compiler and not garbage in a record.
+func TestOutputTakesBytesOnly(t *testing.T) {
+	dir := install(t)
+	asc := filepath.Join("node_modules", ".bin", "asc")
+	project := t.TempDir()
+	if err := os.Symlink(filepath.Join(dir, example, "node_modules"), filepath.Join(project, "node_modules")); err != nil {
+		t.Fatal(err)
+	}
+	const begin = `import { Bytes, Kept, Output, Record } from "torpor";
+export * from "torpor/exports";
+
+@unmanaged
+class Own { at: usize; length: i32; }
+
+@unmanaged
+class Part extends Bytes {}
+
+export function wrong(out: Output, record: Record, kept: Kept, own: Own, part: Part): void {
+`
+	const wanted = "a string, Bytes or Uint8Array is wanted here"
+	for _, c := range []struct{ statements, want string }{
+		{"out.encoded(record.encoded); out.text(kept); out.bytes(part); out.write(new Uint8Array(1)); out.record('', 'x');", ""},
+		{"out.encoded(record);", wanted},
+		{"out.bytes(own);", wanted},
+		{"out.record('', 7);", wanted},
+	} {
+		if err := os.WriteFile(filepath.Join(project, "wrong.ts"), []byte(begin+c.statements+"\n}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(asc, "wrong.ts", "--noEmit", "--use", "abort=~lib/torpor/assembly/error/abort")
+		cmd.Dir = project
+		out, err := cmd.CombinedOutput()
+		if c.want == "" && (err != nil || len(out) > 0) || c.want != "" && (err == nil || !strings.Contains(string(out), c.want)) {
+			t.Errorf("%s gives %v; want %q in\n%s", c.statements, err, c.want, out)
 		}
 	}
 }

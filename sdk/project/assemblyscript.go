@@ -11,6 +11,7 @@ import (
 func assemblyScriptLanguage() language {
 	return language{
 		name:     "assemblyscript",
+		reserved: []string{"assemblyscript"}, // npm installs no package into itself
 		template: "sdk/assemblyscript/examples/settings",
 		sdk:      []string{"sdk/assemblyscript"},
 		strip:    "sdk/assemblyscript/",
@@ -28,13 +29,15 @@ func buildAssemblyScript(b *builder) error {
 	if err != nil {
 		return err
 	}
-	var manifest struct{ Name string }
-	content, err := os.ReadFile(filepath.Join(b.dir, "package.json"))
-	if err == nil {
-		err = json.Unmarshal(content, &manifest)
-	}
-	if b.name = manifest.Name; err != nil || CheckName(b.name) != nil {
-		return &BuildError{Command: "package.json", Err: errors.Join(err, errors.New("it must have a name such as orders"))}
+	if b.name == "" {
+		var manifest struct{ Name string }
+		content, err := os.ReadFile(filepath.Join(b.dir, "package.json"))
+		if err == nil {
+			err = json.Unmarshal(content, &manifest)
+		}
+		if b.name = manifest.Name; err != nil || CheckName(b.name) != nil {
+			return &BuildError{Command: "package.json", Err: errors.Join(err, errors.New("it must have a name such as orders"))}
+		}
 	}
 	asc := filepath.Join("node_modules", "assemblyscript", "bin", "asc.js")
 	if !exists(b.dir, asc) {
@@ -46,7 +49,7 @@ func buildAssemblyScript(b *builder) error {
 		if exists(b.dir, "package-lock.json") {
 			install = "ci" // exactly what the lock file says
 		}
-		if err := b.run(nil, npm, install, "--prefer-offline", "--no-audit", "--no-fund"); err != nil {
+		if err := b.run(nil, npm, install, "--include=dev", "--prefer-offline", "--no-audit", "--no-fund"); err != nil {
 			return err
 		}
 	}

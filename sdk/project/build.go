@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -75,11 +76,13 @@ func detect(dir string) (language, error) {
 }
 
 // Build builds the project in a folder and returns where the module is: NAME.wasm in that folder, NAME being
-// the project's in its own language: of the Go module's path the last element, of the crate, of the npm
-// package; in C, of the one file, or else of the folder. What the programs it runs say goes to out. A
-// module that is there already is replaced, and only by one that was built to its end.
+// what [New] was given and has noted there. Of a project that was not made by New it is the name in its own
+// language: of the Go module's path the last element, of the crate, of the npm package; in C, of the one
+// file, or else of the folder. What the programs it runs say goes to out. A module that is there already is
+// replaced, and only by one that was built to its end.
 //
-// The same sources give the same bytes in every folder, as far as the compiler is the same.
+// The same sources give the same bytes in every folder, whatever the environment says, as far as the compiler
+// and its own configuration files are the same.
 //
 // The error is a *[RefusedError] if there is no project, a *[MissingError] if a program is missing, a
 // *[BuildError] if one failed.
@@ -101,6 +104,9 @@ func Build(ctx context.Context, dir string, out io.Writer) (wasm string, err err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 	b := &builder{ctx: ctx, dir: abs, work: work, out: out, language: l.name, result: filepath.Join(work, "module.wasm")}
+	if b.name, err = notedName(dir); err != nil {
+		return "", err
+	}
 	if err := l.build(b); err != nil {
 		return "", err
 	}
@@ -109,6 +115,23 @@ func Build(ctx context.Context, dir string, out io.Writer) (wasm string, err err
 		return "", fmt.Errorf("build: %w", err)
 	}
 	return wasm, nil
+}
+
+// notedName is what New has noted that the project in a folder is called; "" where it has noted nothing.
+func notedName(dir string) (string, error) {
+	file := filepath.Join(dir, nameFile)
+	content, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("build: %w", err)
+	}
+	name := strings.TrimSpace(string(content))
+	if err := CheckName(name); err != nil {
+		return "", refuse("%s, which names what is built: %v", file, err)
+	}
+	return name, nil
 }
 
 // replaceFile gives a copy of from the name to, at once.
@@ -140,7 +163,7 @@ type builder struct {
 	out      io.Writer
 	language string
 	result   string // where the module is to be put
-	name     string // what it is called
+	name     string // what it is called: noted by New, or else found out by the language's build
 }
 
 // need finds a program by the first of its names that is there.
@@ -157,7 +180,7 @@ func (b *builder) need(what, remedy string, names ...string) (string, error) {
 func (b *builder) command(env []string, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(b.ctx, program, args...)
 	cmd.Dir = b.dir
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(buildEnvironment(os.Environ()), env...)
 	return cmd
 }
 

@@ -7,8 +7,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/torpor-run/torpor/tests/need"
 )
 
 // sourceDir is the root of the repository, wherever a test goes.
@@ -76,12 +79,15 @@ func offline(t *testing.T) {
 func TestBuildGo(t *testing.T) {
 	offline(t)
 	var built [][]byte
-	for _, module := range []string{"", "example.org/else/orders/v2"} {
-		dir := made(t, Options{Name: "orders", Language: "go", Module: "example.org/orders"})
-		if module != "" { // a workspace around it must not matter, nor a repository
+	for _, disturbed := range []bool{false, true} {
+		dir := made(t, Options{Name: "orders", Language: "go", Module: "example.org/shop-serializer"})
+		if disturbed { // a workspace around it must not matter, nor what the environment has set
 			if err := os.WriteFile(filepath.Join(filepath.Dir(dir), "go.work"), []byte("go 1.26\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
+			t.Setenv("GOWORK", filepath.Join(filepath.Dir(dir), "go.work"))
+			t.Setenv("GOFLAGS", "-mod=mod -gcflags=-N -tags=other")
+			t.Setenv("GOEXPERIMENT", "nosuchthing")
 		}
 		var out bytes.Buffer
 		wasm, err := Build(t.Context(), dir, &out)
@@ -96,6 +102,112 @@ func TestBuildGo(t *testing.T) {
 	}
 	if !bytes.Equal(built[0], built[1]) {
 		t.Error("in two folders the same project has become different modules")
+	}
+}
+
+// builtNew makes a project, builds it and returns the module.
+func builtNew(t *testing.T, o Options) []byte {
+	t.Helper()
+	dir := made(t, o)
+	var out bytes.Buffer
+	wasm, err := Build(t.Context(), dir, &out)
+	if missing := (*MissingError)(nil); errors.As(err, &missing) {
+		need.Missing(t, missing.What)
+	}
+	if err != nil || wasm != filepath.Join(dir, o.Name+".wasm") {
+		t.Fatalf("Build = %q, %v\n%s", wasm, err, out.String())
+	}
+	b, err := os.ReadFile(wasm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestBuildRustWhateverTheEnvironment(t *testing.T) {
+	o := Options{Name: "shop-orders", Language: "rust"}
+	before := builtNew(t, o)
+	for name, value := range map[string]string{
+		"RUSTFLAGS": "-C opt-level=0", "CARGO_ENCODED_RUSTFLAGS": "-Copt-level=0", "CARGO_PROFILE_RELEASE_OPT_LEVEL": "0",
+		"CARGO_BUILD_TARGET": "no-such-target", "RUSTC_WRAPPER": "no-such-program",
+	} {
+		t.Setenv(name, value)
+	}
+	if !bytes.Equal(builtNew(t, o), before) {
+		t.Error("the environment, or the folder, has made it another module")
+	}
+}
+
+func TestBuildCWhateverTheEnvironment(t *testing.T) {
+	o := Options{Name: "orders", Language: "c"}
+	before := builtNew(t, o)
+	dir := t.TempDir()
+	for _, header := range []string{"stdint.h", "stddef.h", "stdbool.h"} {
+		if err := os.WriteFile(filepath.Join(dir, header), []byte("#error not this one\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("CPATH", dir)
+	t.Setenv("C_INCLUDE_PATH", dir)
+	if !bytes.Equal(builtNew(t, o), before) {
+		t.Error("the environment, or the folder, has made it another module")
+	}
+}
+
+// What is built has the name that New was given, wherever the project lies and whatever else is in it.
+func TestBuildKeepsTheName(t *testing.T) {
+	dir := made(t, Options{Name: "orders", Language: "c"}) // in a folder called made
+	if err := os.WriteFile(filepath.Join(dir, "second.c"), []byte("int second;\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	wasm, err := Build(t.Context(), dir, &out)
+	if missing := (*MissingError)(nil); errors.As(err, &missing) {
+		need.Missing(t, missing.What)
+	}
+	if err != nil || filepath.Base(wasm) != "orders.wasm" {
+		t.Errorf("Build = %q, %v\n%s", wasm, err, out.String())
+	}
+	for _, bad := range []string{"", "../orders", "a\nb"} {
+		if err := os.WriteFile(filepath.Join(dir, nameFile), []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Build(t.Context(), dir, &out)
+		if refused := (*RefusedError)(nil); !errors.As(err, &refused) || !strings.Contains(err.Error(), "project-name") {
+			t.Errorf("noted as %q: %v", bad, err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, nameFile)); err != nil {
+		t.Fatal(err)
+	}
+	if wasm, err := Build(t.Context(), dir, &out); err != nil || filepath.Base(wasm) != "made.wasm" {
+		t.Errorf("without a note: Build = %q, %v", wasm, err)
+	}
+}
+
+func TestBuildEnvironment(t *testing.T) {
+	kept := strings.Fields(`PATH=/bin HOME=/h TMPDIR=/t LANG=C GOCACHE=/c GOMODCACHE=/m GOPATH=/p GOPROXY=off GOPRIVATE=x GOTOOLCHAIN=local GOROOT=/go
+		GOOGLE_APPLICATION_CREDENTIALS=/g CARGO_HOME=/ch CARGO_NET_OFFLINE=true CARGO_HTTP_PROXY=p CARGO_REGISTRIES_MINE_TOKEN=x RUSTUP_HOME=/ru
+		RUSTUP_TOOLCHAIN=stable RUSTC=/rustc http_proxy=p HTTPS_PROXY=p NO_PROXY=x npm_config_registry=r SSL_CERT_FILE=/s LD_LIBRARY_PATH=/l`)
+	dropped := strings.Fields(`GOFLAGS=x GOOS=x GOWASM=x GOEXPERIMENT=x GODEBUG=x GOFIPS140=x GO111MODULE=off GOWORK=x GO_EXTLINK_ENABLED=0 CGO_CFLAGS=x CGO_ENABLED=1
+		RUSTFLAGS=x RUSTC_WRAPPER=x RUSTC_BOOTSTRAP=1 RUST_TARGET_PATH=x CARGO_ENCODED_RUSTFLAGS=x CARGO_PROFILE_RELEASE_LTO=x CARGO_BUILD_RUSTFLAGS=x
+		CARGO_BUILD_TARGET=x CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER=x CARGO_TARGET_DIR=x CARGO_INCREMENTAL=1 CPATH=x C_INCLUDE_PATH=x
+		CFLAGS=x CFLAGS_wasm32=x LDFLAGS=x CCC_OVERRIDE_OPTIONS=x SOURCE_DATE_EPOCH=1 NODE_ENV=production NODE_OPTIONS=x GOFLAGS`)
+	if got := buildEnvironment(slices.Concat(dropped, kept, dropped)); !slices.Equal(got, kept) {
+		t.Errorf("given is %q, want %q", got, kept)
+	}
+}
+
+func TestGoFlags(t *testing.T) {
+	for flags, want := range map[string]string{
+		"":                                  "-buildvcs=false",
+		"-mod=mod":                          "-buildvcs=false -mod=mod",
+		"-tags=x  --mod=vendor -modcacherw": "-buildvcs=false --mod=vendor -modcacherw",
+		"-modfile=x -gcflags=-N '-ldflags=-X mod=x' -overlay=x": "-buildvcs=false",
+	} {
+		if got := goFlags(flags); got != want {
+			t.Errorf("%q became %q, want %q", flags, got, want)
+		}
 	}
 }
 

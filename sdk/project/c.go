@@ -50,9 +50,12 @@ func buildC(b *builder) error {
 	for i, s := range sources {
 		sources[i] = filepath.Base(s)
 	}
-	b.name = filepath.Base(b.dir)
-	if len(sources) == 1 {
+	switch {
+	case b.name != "":
+	case len(sources) == 1:
 		b.name = strings.TrimSuffix(sources[0], ".c")
+	default:
+		b.name = filepath.Base(b.dir)
 	}
 	// A small stack that lies first, so that an overflow traps, and a declared maximum of memory.
 	args := append([]string{"--target=wasm32-unknown-unknown", "-std=c11", "-O3", "-mbulk-memory", "-ffreestanding", "-nostdlib",

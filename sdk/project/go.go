@@ -20,6 +20,7 @@ const house = "github.com/torpor-run/torpor"
 func goLanguage() language {
 	return language{
 		name:     langGo,
+		reserved: []string{"main", "internal", "vendor"}, // as the end of an import path
 		template: "sdk/go/examples/settings",
 		sdk:      []string{"sdk/go", "host/abi"},
 		also: func(o Options) map[string]string {
@@ -66,16 +67,29 @@ func buildGo(b *builder) error {
 	if err != nil {
 		return err
 	}
-	env := []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}
-	if os.Getenv("GOWORK") == "" {
-		env = append(env, "GOWORK=off") // a workspace around the project does not know it
+	env := []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0",
+		"GOWORK=off", // a workspace around the project does not know it
+		"GOFLAGS=" + goFlags(os.Getenv("GOFLAGS"))}
+	if b.name == "" {
+		importPath, err := b.ask(env, program, "list", ".")
+		if err != nil {
+			return err
+		}
+		b.name = lastElement(importPath)
 	}
-	importPath, err := b.ask(env, program, "list", ".")
-	if err != nil {
-		return err
-	}
-	b.name = lastElement(importPath)
 	return b.run(env, program, "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", b.result, ".")
+}
+
+// goFlags keeps of $GOFLAGS what says where modules come from: the rest changes what is built. It is never
+// empty, for then go would take the flags that go env -w has set.
+func goFlags(flags string) string {
+	kept := []string{"-buildvcs=false"}
+	for _, flag := range strings.Fields(flags) {
+		if name, _, _ := strings.Cut(strings.TrimLeft(flag, "-"), "="); strings.HasPrefix(flag, "-") && (name == "mod" || name == "modcacherw") {
+			kept = append(kept, flag)
+		}
+	}
+	return strings.Join(kept, " ")
 }
 
 // lastElement is the part of an import path that names the program, as for go build: a major version does

@@ -21,6 +21,9 @@ import (
 // sdkFolder is where a project keeps its copy of the SDK.
 const sdkFolder = "torpor-sdk"
 
+// nameFile is where New notes the project's name, which its language may have no place for, for Build.
+const nameFile = sdkFolder + "/project-name"
+
 // templateName is the serializer's name in the templates: as a word of its own it becomes the project's.
 const templateName = "settings"
 
@@ -60,7 +63,8 @@ func CheckName(name string) error {
 
 // Options of [New].
 type Options struct {
-	// Name of the serializer, and of what is built; see [CheckName].
+	// Name of the serializer, and of what is built; see [CheckName]. Some names that it allows are taken: by
+	// the SDK, or in the language.
 	Name string
 	// Language is one of [Languages].
 	Language string
@@ -82,6 +86,7 @@ func Languages() []string {
 // language is what is known of an SDK.
 type language struct {
 	name     string
+	reserved []string // names that no project in it can have
 	template string   // in the repository
 	sdk      []string // files and folders of the repository that a project needs a copy of
 	strip    string   // what their paths begin with, which the copy leaves out
@@ -133,6 +138,12 @@ func check(o *Options) (language, error) {
 	}
 	if o.Module == "" {
 		o.Module = "example.org/" + o.Name
+	}
+	switch {
+	case slices.Contains([]string{"torpor", sdkFolder, "torpor-test"}, o.Name):
+		return language{}, refuse("name %q is not allowed: the SDK has it; choose another, such as orders", o.Name)
+	case slices.Contains(all[i].reserved, o.Name):
+		return language{}, refuse("name %q is not allowed: in %s it is reserved; choose another, such as orders", o.Name, all[i].name)
 	}
 	return all[i], checkModulePath(o.Module)
 }
@@ -225,6 +236,7 @@ func (l language) files(sdk fs.FS, o Options) (map[string][]byte, error) {
 			}
 		}
 	}
+	files[nameFile] = []byte(o.Name + "\n")
 	for name, content := range l.also(o) {
 		if _, there := files[name]; !there {
 			files[name] = []byte(content)
@@ -345,6 +357,11 @@ func place(dir string, files map[string][]byte) (err error) {
 			return refuse("%s is there already and no folder: choose another with --dir", dir)
 		}
 		return fmt.Errorf("new project: %w", err)
+	}
+	if !exists {
+		if target, err := os.Readlink(dir); err == nil {
+			return refuse("%s is a symbolic link to %s, which is not there: make that folder, remove the link, or choose another with --dir", dir, target)
+		}
 	}
 	parent := filepath.Dir(dir)
 	if exists {

@@ -190,6 +190,11 @@ func TestNewRefuses(t *testing.T) {
 		}
 	}
 	before := tree(t, dir)
+	elsewhere := t.TempDir()
+	dangling := filepath.Join(elsewhere, "link")
+	if err := os.Symlink("nowhere", dangling); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		what string
 		o    Options
@@ -200,6 +205,15 @@ func TestNewRefuses(t *testing.T) {
 		{"an unknown language", Options{Name: "a", Language: "cobol"}, "go, rust, c, assemblyscript"},
 		{"a folder that is not empty", Options{Name: "taken", Language: "go"}, "--dir"},
 		{"a file", Options{Name: "file", Language: "go"}, "--dir"},
+		{"a link to nothing", Options{Name: "a", Language: "go", Dir: dangling}, "link is a symbolic link to nowhere, which is not there"},
+		{"the SDK's name", Options{Name: "torpor", Language: "c"}, `"torpor" is not allowed: the SDK has it`},
+		{"the name of the SDK's copy", Options{Name: "torpor-sdk", Language: "go"}, "the SDK has it"},
+		{"the name of the SDK's tests", Options{Name: "torpor-test", Language: "rust"}, "the SDK has it"},
+		{"a keyword of Rust", Options{Name: "fn", Language: "rust"}, "in rust it is reserved"},
+		{"a crate of Rust's own", Options{Name: "core", Language: "rust"}, "in rust it is reserved"},
+		{"Rust's own tests", Options{Name: "test", Language: "rust"}, "in rust it is reserved"},
+		{"a word of Go's import paths", Options{Name: "internal", Language: "go"}, "in go it is reserved"},
+		{"the compiler's name", Options{Name: "assemblyscript", Language: "assemblyscript"}, "in assemblyscript it is reserved"},
 		{"no folder around", Options{Name: "a", Language: "go", Dir: "no/such/a"}, "no/such"},
 		{"a module path in Rust", Options{Name: "a", Language: "rust", Module: "example.org/a"}, "go only"},
 		{"a module path with spaces", Options{Name: "a", Language: "go", Module: "example.org/a b"}, "github.com/you"},
@@ -211,6 +225,12 @@ func TestNewRefuses(t *testing.T) {
 		if refused := (*RefusedError)(nil); !errors.As(err, &refused) || !strings.Contains(err.Error(), c.say) {
 			t.Errorf("%s: %v, want it refused with %q", c.what, err, c.say)
 		}
+	}
+	if left, err := os.ReadDir(elsewhere); err != nil || len(left) != 1 {
+		t.Errorf("beside the link there is now %v, %v", left, err)
+	}
+	if _, err := New(repositoryAbs(), Options{Name: "core", Language: "go", Dir: filepath.Join(t.TempDir(), "core")}); err != nil {
+		t.Errorf("what is reserved in Rust is not in Go: %v", err)
 	}
 	if after := tree(t, dir); len(after) != len(before) || after["taken/mine.txt"] != "mine" {
 		t.Errorf("there is now %v", after)

@@ -16,6 +16,7 @@ const rustTarget = "wasm32-unknown-unknown"
 func rustLanguage() language {
 	return language{
 		name:     "rust",
+		reserved: rustReserved(),
 		template: "sdk/rust/examples/settings",
 		sdk:      []string{"sdk/rust"},
 		strip:    "sdk/rust/",
@@ -24,6 +25,14 @@ func rustLanguage() language {
 		detect:   func(_ string, files []string) bool { return slices.Contains(files, "Cargo.toml") },
 		build:    buildRust,
 	}
+}
+
+// rustReserved lists what no crate can well be called, as cargo new has it: the keywords, and the crates that
+// come with the compiler.
+func rustReserved() []string {
+	return strings.Fields("abstract alloc as async await become box break const continue core crate do dyn else enum extern false final fn for if impl in " +
+		"let loop macro match mod move mut override priv proc-macro pub ref return self static std struct super test trait true try type typeof unsafe " +
+		"unsized use virtual where while yield")
 }
 
 const rustRemedy = "on Debian: apt-get install cargo rustc libstd-rust-dev-wasm32 lld; elsewhere install Rust from https://rustup.rs, then rustup target add " + rustTarget
@@ -59,7 +68,9 @@ func buildRust(b *builder) error {
 	if err != nil {
 		return err
 	}
-	b.name = built.name
+	if b.name == "" {
+		b.name = built.name
+	}
 	return os.WriteFile(b.result, wasm, 0o600)
 }
 

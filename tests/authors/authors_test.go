@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,31 +14,16 @@ import (
 
 	"github.com/torpor-run/torpor/sdk/project"
 	"github.com/torpor-run/torpor/tests/need"
+	"github.com/torpor-run/torpor/tests/program"
 )
 
-// program is the built binary, built once by TestMain.
-var program string
+// torporFile is the built binary, built once by TestMain.
+var torporFile string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) { os.Exit(program.Run(m, &torporFile)) }
 
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "torpor-authors-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	program = filepath.Join(dir, "torpor")
-	build := exec.Command("go", "build", "-o", program, "github.com/torpor-run/torpor")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
-
-// author is somebody with a folder, who has the built program and no network.
+// author is somebody with a folder, who has the built program and to whom go gives nothing from a network. npm may
+// fetch what a project's lock file names, unless it has it already.
 type author struct {
 	t   *testing.T
 	dir string // where commands run
@@ -109,7 +93,7 @@ func compiler(t *testing.T) string {
 // built builds the project, or skips the test where the programs for it are missing.
 func (a author) built(name string) (digest string) {
 	a.t.Helper()
-	out, errs, code := a.run(program, "module", "build", "--json")
+	out, errs, code := a.run(torporFile, "module", "build", "--json")
 	switch {
 	case strings.Contains(errs, "which is not here"):
 		need.Missing(a.t, strings.TrimSpace(errs))
@@ -131,29 +115,29 @@ func TestAuthors(t *testing.T) {
 			t.Parallel()
 			const name = "shop-orders"
 			a := author{t, t.TempDir()}
-			a.must(program, "module", "new", name, "--lang", lang)
+			a.must(torporFile, "module", "new", name, "--lang", lang)
 			a.dir = filepath.Join(a.dir, name)
 			digest := a.built(name)
 			a.ownTests(lang)
-			if out := a.must(program, "module", "test", name+".wasm", "--fixtures", "fixtures"); !strings.Contains(out, "all passed") {
+			if out := a.must(torporFile, "module", "test", name+".wasm", "--fixtures", "fixtures"); !strings.Contains(out, "all passed") {
 				t.Errorf("module test:\n%s", out)
 			}
-			if out := a.must(program, "module", "inspect", name+".wasm"); !strings.Contains(out, name+" 1.0.0") || !strings.Contains(out, "torpor_v1.next") || !strings.Contains(out, digest) {
+			if out := a.must(torporFile, "module", "inspect", name+".wasm"); !strings.Contains(out, name+" 1.0.0") || !strings.Contains(out, "torpor_v1.next") || !strings.Contains(out, digest) {
 				t.Errorf("module inspect:\n%s", out)
 			}
-			a.must(program, "module", "add", ".", "--data", "data")
-			if out := a.must(program, "module", "list", "--data", "data"); !strings.Contains(out, name) || !strings.Contains(out, digest) {
+			a.must(torporFile, "module", "add", ".", "--data", "data")
+			if out := a.must(torporFile, "module", "list", "--data", "data"); !strings.Contains(out, name) || !strings.Contains(out, digest) {
 				t.Errorf("module list:\n%s", out)
 			}
-			if out := a.must(program, "module", "warm", "--data", "data"); !strings.Contains(out, digest) {
+			if out := a.must(torporFile, "module", "warm", "--data", "data"); !strings.Contains(out, digest) {
 				t.Errorf("module warm:\n%s", out)
 			}
-			if out := a.must(program, "verify", "data"); !strings.Contains(out, digest) {
+			if out := a.must(torporFile, "verify", "data"); !strings.Contains(out, digest) {
 				t.Errorf("verify:\n%s", out)
 			}
 			// The same in another folder gives the same bytes.
 			other := author{t, t.TempDir()}
-			other.must(program, "module", "new", name, "--lang", lang, "--dir", "elsewhere")
+			other.must(torporFile, "module", "new", name, "--lang", lang, "--dir", "elsewhere")
 			other.dir = filepath.Join(other.dir, "elsewhere")
 			if again := other.built(name); again != digest {
 				t.Errorf("built elsewhere, the digest is %s, not %s", again, digest)

@@ -18,40 +18,11 @@ import (
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/statedir"
 	"github.com/torpor-run/torpor/runtime/vfs"
+	"github.com/torpor-run/torpor/tests/live"
 )
 
 // kept is the module of which the golden files say that it wrote them: its digest is in their headers.
 const kept = "module"
-
-// live is a part of a service whose native state is records.
-type live struct {
-	native []byte
-	dirty  runtime.Dirty
-}
-
-func (l *live) Capture(context.Context) (runtime.Capture, error) { return captured(l.native), nil }
-
-func (l *live) Restore(_ context.Context, native io.Reader) (err error) {
-	b, err := io.ReadAll(native)
-	if err == nil {
-		l.native = b
-	}
-	return err
-}
-
-func (l *live) Reset(context.Context) error {
-	l.native = nil
-	return nil
-}
-
-type captured []byte
-
-func (c captured) WriteNative(_ context.Context, w io.Writer) error {
-	_, err := w.Write(c)
-	return err
-}
-
-func (captured) Close() error { return nil }
 
 // successor is the built-in serializer of records as a later one might be: of another name or schema, and
 // with a migration that gives every record the value true.
@@ -100,7 +71,7 @@ func allTrue(b *record.Batch) *record.Batch {
 }
 
 // start loads the state that lies in a file system, as a program does that is started.
-func start(t *testing.T, fsys vfs.FS, serializer runtime.Serializer, compile func(context.Context, string, []byte) (runtime.Serializer, error)) (*live, *runtime.Service) {
+func start(t *testing.T, fsys vfs.FS, serializer runtime.Serializer, compile func(context.Context, string, []byte) (runtime.Serializer, error)) (*live.Part, *runtime.Service) {
 	t.Helper()
 	logger := slog.New(slog.DiscardHandler)
 	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger})
@@ -112,10 +83,10 @@ func start(t *testing.T, fsys vfs.FS, serializer runtime.Serializer, compile fun
 			t.Error(err)
 		}
 	})
-	part := &live{}
+	part := &live.Part{}
 	rt, err := runtime.New(runtime.Config{Dir: dir, Compile: compile, Logger: logger, Services: []runtime.ServiceConfig{{
 		Name: "s3", Save: runtime.SaveManual, Load: runtime.LoadOnStartup,
-		Parts: []runtime.PartConfig{{Name: "store", Serializer: serializer, Source: part, Dirty: &part.dirty}}}}})
+		Parts: []runtime.PartConfig{{Name: "store", Serializer: serializer, Source: part, Dirty: &part.Dirty}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,8 +182,8 @@ func TestGoldenFilesLoadAndMigrate(t *testing.T) {
 					if st := svc.Status(); st.Status != runtime.StatusRunning || st.Parts[0].Err != nil || st.Parts[0].Generation != f.Header().Generation {
 						t.Fatalf("status %+v", st)
 					}
-					if !bytes.Equal(part.native, c.want) {
-						t.Errorf("%d bytes of native state, want others, %d", len(part.native), len(c.want))
+					if !bytes.Equal(part.Native, c.want) {
+						t.Errorf("%d bytes of native state, want others, %d", len(part.Native), len(c.want))
 					}
 					if (len(compiled) == 1 && compiled[0] == kept) != c.compiles || len(compiled) > 1 {
 						t.Errorf("modules compiled: %q", compiled)
@@ -220,7 +191,7 @@ func TestGoldenFilesLoadAndMigrate(t *testing.T) {
 					if calls := c.serializer.migrated; len(calls) == 1 != c.migrates || len(calls) > 1 || c.migrates && (calls[0].From != 1 || calls[0].To != 2) {
 						t.Errorf("migrations: %+v", calls)
 					}
-					part.dirty.Mark("all")
+					part.Dirty.Mark("all")
 					if err := svc.Save(t.Context()); err != nil {
 						t.Fatal(err)
 					}
@@ -228,7 +199,7 @@ func TestGoldenFilesLoadAndMigrate(t *testing.T) {
 						t.Errorf("saved as generation %d after %d", g, f.Header().Generation)
 					}
 					again, _ := start(t, disk.Kill(), c.serializer, nil)
-					if !bytes.Equal(again.native, c.want) {
+					if !bytes.Equal(again.Native, c.want) {
 						t.Error("saved and loaded once more it is another")
 					}
 					if len(c.serializer.migrated) > 1 {

@@ -30,34 +30,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/torpor-run/torpor/server"
+	"github.com/torpor-run/torpor/tests/program"
 )
 
-// program is the built binary, built once by TestMain.
-var program string
+// torporFile is the built binary, built once by TestMain.
+var torporFile string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "torpor-e2e-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	// Some children run as another user.
-	if err := os.Chmod(dir, 0o755); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	program = filepath.Join(dir, "torpor")
-	build := exec.Command("go", "build", "-o", program, "github.com/torpor-run/torpor")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(program.Run(m, &torporFile)) }
 
 // patience is how long anything may take that is bound to happen. The machine may be busy with other
 // things; no test depends on how long something takes.
@@ -120,7 +99,7 @@ func (c *child) says(s string) {
 // command prepares the program with a command line of its own.
 func command(t testing.TB, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(torporFile, args...)
 	cmd.Dir = t.TempDir() // so that nothing depends on, or litters, this one
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir}, env...)
 	return cmd

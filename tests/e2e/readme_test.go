@@ -49,7 +49,7 @@ func TestREADMEWalk(t *testing.T) {
 	}
 	free.Close()
 
-	commands = strings.Replace(strings.ReplaceAll(commands, ":"+port, ":"+other), build, "cp "+program+" torpor\n", 1)
+	commands = strings.Replace(strings.ReplaceAll(commands, ":"+port, ":"+other), build, "cp "+torporFile+" torpor\n", 1)
 	cmd := exec.Command(bash, "-c", "set -euo pipefail\n"+commands+"\n")
 	cmd.Dir = t.TempDir()
 	cmd.Env = append(os.Environ(), "TORPOR_LISTEN=127.0.0.1:"+other, "TMPDIR="+t.TempDir())

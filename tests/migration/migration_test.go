@@ -23,6 +23,7 @@ import (
 	"github.com/torpor-run/torpor/runtime/statedir"
 	"github.com/torpor-run/torpor/runtime/statefile"
 	"github.com/torpor-run/torpor/runtime/vfs"
+	"github.com/torpor-run/torpor/tests/live"
 	"github.com/torpor-run/torpor/tests/need"
 )
 
@@ -94,52 +95,22 @@ func converted(t *testing.T, native []byte) string {
 	return strings.Join(lines, "")
 }
 
-// service is the to-do service: what it keeps is its file.
-type service struct {
-	native []byte
-	dirty  runtime.Dirty
-}
-
-func (s *service) Capture(context.Context) (runtime.Capture, error) { return captured(s.native), nil }
-
-func (s *service) Restore(_ context.Context, native io.Reader) (err error) {
-	b, err := io.ReadAll(native)
-	if err == nil {
-		s.native = b
-	}
-	return err
-}
-
-func (s *service) Reset(context.Context) error {
-	s.native = nil
-	return nil
-}
-
-type captured []byte
-
-func (c captured) WriteNative(_ context.Context, w io.Writer) error {
-	_, err := w.Write(c)
-	return err
-}
-
-func (captured) Close() error { return nil }
-
 // statePath is where the state of the service is.
 const statePath = "state/api_states/tasks/store.state"
 
 // run is one run of Torpor over a disk, with the service's serializer of that time: what f does, with a
 // service that has been given the state that is there.
-func run(t *testing.T, disk vfs.FS, serializer runtime.Serializer, f func(part *service, svc *runtime.Service)) {
+func run(t *testing.T, disk vfs.FS, serializer runtime.Serializer, f func(part *live.Part, svc *runtime.Service)) {
 	t.Helper()
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 	dir, err := statedir.Open(disk, statedir.Options{Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
-	part := &service{}
+	part := &live.Part{}
 	rt, err := runtime.New(runtime.Config{Dir: dir, Logger: logger, Services: []runtime.ServiceConfig{{
 		Name: "tasks", Save: runtime.SaveManual, Load: runtime.LoadOnStartup,
-		Parts: []runtime.PartConfig{{Name: "store", Serializer: serializer, Source: part, Dirty: &part.dirty}}}}})
+		Parts: []runtime.PartConfig{{Name: "store", Serializer: serializer, Source: part, Dirty: &part.Dirty}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,9 +128,9 @@ func run(t *testing.T, disk vfs.FS, serializer runtime.Serializer, f func(part *
 }
 
 // save saves what the service has.
-func save(t *testing.T, part *service, svc *runtime.Service) {
+func save(t *testing.T, part *live.Part, svc *runtime.Service) {
 	t.Helper()
-	part.dirty.Mark("all")
+	part.Dirty.Mark("all")
 	if err := svc.Save(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -236,19 +207,19 @@ func TestStateOfSchema1IsOpenedByTheModuleOfSchema2(t *testing.T) {
 		for name, opener := range map[string]runtime.Serializer{"load reads schema 1": newModule, "schema 1 is migrated": migrating{newModule}} {
 			t.Run(filepath.Base(fixture)+", "+name, func(t *testing.T) {
 				disk := vfs.NewMem()
-				run(t, disk, oldModule, func(part *service, svc *runtime.Service) {
-					part.native = native
+				run(t, disk, oldModule, func(part *live.Part, svc *runtime.Service) {
+					part.Native = native
 					save(t, part, svc)
 				})
 				first := file(t, disk)
 				wantWriter(t, first, oldWasm, "1.0.0", 1)
 
-				run(t, disk, opener, func(part *service, svc *runtime.Service) {
+				run(t, disk, opener, func(part *live.Part, svc *runtime.Service) {
 					if st := svc.Status(); st.Status != runtime.StatusRunning || st.Parts[0].Err != nil {
 						t.Fatalf("status %+v", st)
 					}
-					if string(part.native) != want {
-						t.Errorf("the service is given\n%s, want\n%s", part.native, want)
+					if string(part.Native) != want {
+						t.Errorf("the service is given\n%s, want\n%s", part.Native, want)
 					}
 					if !bytes.Equal(file(t, disk), first) {
 						t.Error("opening the state changed its file")
@@ -260,15 +231,15 @@ func TestStateOfSchema1IsOpenedByTheModuleOfSchema2(t *testing.T) {
 
 				// From here on there is nothing of schema 1 any more, and the module of that time says so and
 				// leaves the state as it is.
-				run(t, disk, newModule, func(part *service, _ *runtime.Service) {
-					if string(part.native) != want {
-						t.Errorf("saved and opened once more the service is given\n%s", part.native)
+				run(t, disk, newModule, func(part *live.Part, _ *runtime.Service) {
+					if string(part.Native) != want {
+						t.Errorf("saved and opened once more the service is given\n%s", part.Native)
 					}
 				})
-				run(t, disk, oldModule, func(part *service, svc *runtime.Service) {
+				run(t, disk, oldModule, func(part *live.Part, svc *runtime.Service) {
 					st := svc.Status()
-					if err := st.Parts[0].Err; !errors.Is(err, abi.ErrVersion) || !strings.Contains(err.Error(), "schema 2") || part.native != nil {
-						t.Errorf("status %+v, native state %q", st, part.native)
+					if err := st.Parts[0].Err; !errors.Is(err, abi.ErrVersion) || !strings.Contains(err.Error(), "schema 2") || part.Native != nil {
+						t.Errorf("status %+v, native state %q", st, part.Native)
 					}
 				})
 				if !bytes.Equal(file(t, disk), second) {

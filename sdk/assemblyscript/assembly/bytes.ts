@@ -1,9 +1,9 @@
 import { copy, compareBytes, findByte, utf8Length } from "./memory";
 
 /**
- * A view of bytes in memory. Views of the input, and those cut out of them, hold until the input is read
- * on: {@link Input.until}, {@link Input.record} and {@link Input.fill} give their memory up. What is
- * needed longer goes into a {@link Kept}, or becomes a string.
+ * A view of bytes in memory. Views of the input, and what {@link slice} cuts out of any, hold until the
+ * input is read on: {@link Input.until}, {@link Input.record} and {@link Input.fill} give them up. What is
+ * needed longer goes into a {@link Kept}, or becomes a string. Those of settings hold until the call ends.
  */
 @unmanaged
 export class Bytes {
@@ -146,6 +146,7 @@ let calling: bool = false;
 /** Ends what the call before left, and begins another; `false` only ends. */
 export function beginKeeping(on: bool): void {
   Kept.release();
+  releaseHeld();
   releaseViews();
   calling = on;
 }
@@ -155,6 +156,35 @@ export function utf8(s: string): Kept {
   const k = new Kept();
   const encoded = String.UTF8.encode(s, false, String.UTF8.ErrorMode.ERROR);
   return k.keep(view(changetype<usize>(encoded), encoded.byteLength));
+}
+
+// What is read of settings must outlast the input, so it is not among the views below.
+
+/** The memory held last; each begins with the address of the one before it. */
+let held: usize = 0;
+
+/** Memory for `size` bytes, until the call ends. */
+export function hold(size: usize): usize {
+  const h = heap.alloc(sizeof<usize>() + size);
+  store<usize>(h, held);
+  held = h;
+  return h + sizeof<usize>();
+}
+
+function releaseHeld(): void {
+  while (held) {
+    const before = load<usize>(held);
+    heap.free(held);
+    held = before;
+  }
+}
+
+/** A view that holds until the call ends, of bytes that do. */
+export function heldView(at: usize, length: i32): Bytes {
+  const v = changetype<Bytes>(hold(offsetof<Bytes>()));
+  v.at = at;
+  v.length = length;
+  return v;
 }
 
 // Views are made by the thousand and given up all at once, so they come from blocks that are used again

@@ -1,4 +1,4 @@
-import { Bytes } from "./bytes";
+import { heldView, hold } from "./bytes";
 import { PARAMETERS, Reader } from "./cbor";
 import { Code, beginPath, beginWords, say, sayBytes, tell } from "./error";
 
@@ -25,7 +25,7 @@ export class Call {
   /** Reads the map that `arg` gave, which stays in memory. Keys it does not know are passed over. */
   static parse(at: usize, length: i32): Call {
     const call = new Call();
-    const r = new Reader().over(at, at + length, PARAMETERS, null);
+    const r = reader.over(at, at + length, PARAMETERS, null);
     for (let n = r.map(); n > 0; n--) {
       const key = r.text();
       if (key.is("op")) call.op = r.text().toString();
@@ -42,7 +42,6 @@ export class Call {
       } else if (!key.is("settings")) r.item();
     }
     r.end();
-    heap.free(changetype<usize>(r));
     return call;
   }
 
@@ -72,7 +71,8 @@ export class Call {
 
   /**
    * Reads the value of a setting, or null if the call has none of that name. A value that is not of the kind
-   * that is asked for ends the call and names the setting.
+   * that is asked for ends the call and names the setting. Each reader is its own; it and the bytes it gives
+   * hold until the call ends, and so does their memory: read a setting once, not for each record.
    */
   setting(name: string): Reader | null {
     if (!this.settingsAt) return null;
@@ -81,9 +81,8 @@ export class Call {
       const key = r.text();
       const value = r.item();
       if (key.is(name)) {
-        settingName.at = key.at;
-        settingName.length = key.length;
-        return r.over(value.at, value.at + value.length, PARAMETERS, settingName);
+        const own = changetype<Reader>(hold(offsetof<Reader>()));
+        return own.over(value.at, value.at + value.length, PARAMETERS, heldView(key.at, key.length));
       }
     }
     return null;
@@ -101,6 +100,5 @@ export class Call {
   }
 }
 
-/** Reads settings, one at a time. */
+/** Goes over the parameters; no author gets it. */
 const reader = new Reader();
-const settingName = new Bytes();

@@ -1,4 +1,4 @@
-import { Bytes, view } from "./bytes";
+import { Bytes, heldView, view } from "./bytes";
 import { Code, beginPath, beginWords, say, sayBytes, sayHex, sayNumber, tell } from "./error";
 import { ARRAY, BYTES, MAP, NEGATIVE, OTHER, TAG, TEXT, UINT } from "./head";
 import { utf8Length } from "./memory";
@@ -298,12 +298,19 @@ export class Reader extends Source {
     return negative ? -1 - <i64>headArg : <i64>headArg;
   }
 
+  /** What is read of a setting holds as long as the setting does. */
+  // @ts-ignore: decorator
+  @inline
+  private show(at: usize, length: i32): Bytes {
+    return this.setting ? heldView(at, length) : view(at, length);
+  }
+
   private string(major: u8, what: string): Bytes {
     const next = this.expect(major, what);
     const n = headArg;
     if (n > <u64>(this.stop - next)) this.short(this.p);
     this.p = next + <usize>n;
-    return view(next, <i32>n);
+    return this.show(next, <i32>n);
   }
 
   /** A byte string. */
@@ -382,7 +389,7 @@ export class Reader extends Source {
     const next = skipper.pass(start, this.stop);
     if (!skipper.whole) this.short(min(next, this.stop));
     this.p = next;
-    return view(start, <i32>(next - start));
+    return this.show(start, <i32>(next - start));
   }
 }
 

@@ -262,7 +262,7 @@ function viewOf<T>(s: T): Bytes {
     ERROR("a string, Bytes or Uint8Array is wanted here, and not null");
   } else if (s instanceof Uint8Array) {
     return view(s.dataStart, s.length);
-  } else if (!isReference<T>() || isManaged<T>()) {
+  } else if (!(s instanceof Bytes)) {
     ERROR("a string, Bytes or Uint8Array is wanted here");
   }
   return changetype<Bytes>(s);

@@ -54,6 +54,7 @@ class Trouble extends Serializer {
         records.record("", "garbage");
         records.uint(kept.length);
       }
+      if (word == "settings") this.configured(n, call, native, records);
       if (word == "call") {
         records.record(call.service, call.part);
         records.array(7);
@@ -75,6 +76,34 @@ class Trouble extends Serializer {
         records.bytes(kept.keep(kept.slice(3, kept.length)).keep(kept));
       }
     }
+  }
+
+  /**
+   * A record for each line that is left, of what its settings were before the first one was read; the last
+   * setting is read after them all. At last it asks for a setting n times more.
+   */
+  configured(n: i32, call: Call, native: Input, records: Output): void {
+    const size = call.setting("größe")!;
+    const depth = call.setting("depth")!;
+    const again = call.setting("größe")!;
+    const name = size.text();
+    const item = again.item();
+    while (true) {
+      const line = native.until(0x0a);
+      if (!line) break;
+      const key = line.slice(0, 1);
+      const value = line.slice(1, 2);
+      const end = line.slice(2, 3);
+      for (let i = 0; i < 50; i++) line.slice(i % 3); // where views are used again, this uses them
+      records.record(name, key);
+      records.array(3);
+      records.write(item);
+      records.text(value);
+      records.text(end);
+    }
+    records.record("", "depth");
+    records.uint(depth.uint());
+    for (let i = 0; i < n; i++) call.setting("größe")!.text();
   }
 
   nothing(n: i32): Bytes | null {
