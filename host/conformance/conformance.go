@@ -144,10 +144,11 @@ type module interface {
 
 // room is one way to run the module: each has a host of its own.
 type room struct {
-	piece       int  // host.Config.InputPiece
-	interpreter bool // host.Config.Interpreter
-	asLeft      bool // host.Config.AsLeft
-	costs       bool // where costs are measured: no call comes before
+	piece       int    // host.Config.InputPiece
+	interpreter bool   // host.Config.Interpreter
+	asLeft      bool   // host.Config.AsLeft
+	seed        uint64 // host.Config.Seed
+	costs       bool   // where costs are measured: no call comes before
 }
 
 // session is one run.
@@ -409,7 +410,7 @@ func (r *rooms) module(ctx context.Context, want room) (module, error) {
 		return o.module, nil
 	}
 	cfg := host.Config{CacheDir: r.options.CacheDir, Limits: r.options.Limits, Logger: r.options.Logger,
-		InputPiece: want.piece, Interpreter: want.interpreter, AsLeft: want.asLeft, Observer: r}
+		InputPiece: want.piece, Interpreter: want.interpreter, AsLeft: want.asLeft, Seed: want.seed, Observer: r}
 	h, err := host.New(ctx, cfg)
 	if err != nil {
 		return nil, err

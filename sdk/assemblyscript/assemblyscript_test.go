@@ -143,6 +143,7 @@ func TestSettings(t *testing.T) {
 	sdktest.Fixtures(t, example+"/fixtures")
 	wasm := build(t, example)
 	sdktest.Settings(t, wasm)
+	sdktest.LoadOrder(t, wasm)
 	sdktest.LongLines(t, wasm, 5<<20)
 }
 

@@ -85,6 +85,17 @@ func (lines) Save(call *torpor.Call, native *torpor.Input, records *torpor.Outpu
 		records.Record("trace", "saved")
 		records.Uint(saved)
 	}
+	if how == "show a map's order" {
+		records.Record("map", "order")
+		all := map[uint64]bool{}
+		for i := range uint64(30) {
+			all[i] = true
+		}
+		records.Array(len(all))
+		for i := range all {
+			records.Uint(i)
+		}
+	}
 	if how == "show the time" {
 		records.Record("time", "now")
 		records.Int(call.Time)

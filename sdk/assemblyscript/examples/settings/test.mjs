@@ -11,7 +11,8 @@ test("describes itself", () => {
 });
 
 const fixtures = new URL("fixtures/", import.meta.url);
-for (const name of await readdir(fixtures)) {
+for (const { name } of (await readdir(fixtures, { withFileTypes: true })).filter((entry) => entry.isFile())) {
+  // Folders hold records of older schemas, which torpor module test reads.
   test(`gives ${name} back`, async () => {
     roundTrip(serializer, await readFile(new URL(name, fixtures)));
   });
@@ -36,6 +37,8 @@ test("refuses what it could not give back", () => {
 test("refuses records of another kind", () => {
   const records = encodeRecords([["", "a", "1"], ["", "b", 2]]);
   assert.throws(() => serializer.load(records), { code: Code.CORRUPT });
+  const unsorted = encodeRecords([["", "b", "1"], ["", "a", "2"]]);
+  assert.throws(() => serializer.load(unsorted), { code: Code.CORRUPT });
 });
 
 test("refuses settings it does not know", () => {

@@ -29,10 +29,14 @@ class Lines extends Serializer {
   }
 
   load(call: Call, records: Input, native: Output): void {
-    while (true) {
+    const last = new Kept();
+    for (let first = true; ; first = false) {
       const record = records.record();
       if (!record) return;
-      if (!record.isText) corrupt(record.offset, "the name of a setting must be text");
+      if (!record.isText || (!first && record.key.compare(last) <= 0)) {
+        return corrupt(record.offset, "not a record of a name and a value in text, sorted by name");
+      }
+      last.keep(record.key);
       native.write(record.key);
       native.byte(EQUALS);
       native.write(record.value.text());
