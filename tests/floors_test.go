@@ -329,7 +329,7 @@ func constants() []string {
 // A guest is one module with one serializer, which its exports, functions without arguments, must find:
 // it registers itself. Nothing of this runs in the program.
 func inGuests() []string {
-	return []string{"sdk/go.exported", "sdk/go/examples/document.init", "sdk/go/examples/settings.init", "sdk/go/examples/todo.init"}
+	return []string{"sdk/go.called", "sdk/go.exported", "sdk/go/examples/document.init", "sdk/go/examples/settings.init", "sdk/go/examples/todo.init"}
 }
 
 func TestNoGlobalState(t *testing.T) {

@@ -57,14 +57,21 @@ func (imports) Log(level Level, line string) {
 	hostLog(int32(level), unsafe.Pointer(unsafe.StringData(line)), uint32(len(line)))
 }
 
+// called tells that a call has run in this instance.
+var called bool
+
 // call is what every export does.
 //
-// It collects garbage first, because Go paces its collector by the clock: under a host whose clock
-// leaps at every reading (wazero's own steps a millisecond) the collector falls behind and memory
-// grows from call to call, by what each has left. Under package host, whose clock steps a microsecond,
-// it keeps up by itself, and a collection of a heap that is as good as empty costs next to nothing.
+// From the second call in an instance on it collects garbage first, because Go paces its collector by the
+// clock: under a host whose clock leaps at every reading (wazero's own steps a millisecond) the collector
+// falls behind and memory grows from call to call, by what each has left. A first call has nothing to
+// collect, and looking for it takes a million instructions. Package host begins each call in an instance
+// that is as if none had run.
 func call(op string) int32 {
-	runtime.GC()
+	if called {
+		runtime.GC()
+	}
+	called = true
 	return Run(imports{}, op, exported)
 }
 
