@@ -66,16 +66,14 @@ func limitSettings() []setting {
 	return all
 }
 
-// sizes are the units of bytes, the largest first.
-func sizes() []struct {
+// byteUnit is a unit of bytes.
+type byteUnit struct {
 	name  string
 	shift int
-} {
-	return []struct {
-		name  string
-		shift int
-	}{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}}
 }
+
+// sizes are the units of bytes, the largest first.
+func sizes() []byteUnit { return []byteUnit{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}} }
 
 func (u unit) format(n int64) string {
 	if u == duration {

@@ -531,7 +531,8 @@ func (r *running) emit(stack []uint64) {
 }
 
 func (r *running) args(stack []uint64) {
-	r.visit(abi.ImportArg)
+	r.unseen = maxUnseen // as a visit
+	r.inCall(abi.ImportArg)
 	if room := uint32(stack[1]); int64(room) >= int64(len(r.arg)) {
 		copy(r.memory("the buffer given to arg", uint32(stack[0]), uint32(len(r.arg))), r.arg)
 	}

@@ -138,6 +138,7 @@ func TestInitializeBreaches(t *testing.T) {
 		{"a trap", unreachable, nil, "_initialize trapped: wasm error: unreachable"},
 		{"reading", seq(drain), nil, "_initialize called next, which belongs to a call"},
 		{"writing", seq(emitFrom(textAt, len(good))), nil, "_initialize called emit, which belongs to a call"},
+		{"asking what it is called with", seq(constI32(textAt), constI32(64), call(arg), drop), nil, "_initialize called arg, which belongs to a call"},
 		{"logging without end", seq(forever(logFrom(abi.LogInfo, textAt, 1))), abi.ErrTooLarge, "ran for longer than 100ms"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

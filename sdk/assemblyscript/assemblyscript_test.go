@@ -21,7 +21,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/torpor-run/torpor/host"
@@ -240,42 +239,13 @@ func TestReadmeShowsTheExample(t *testing.T) {
 	}
 }
 
-// costs keeps what the last call of a module took.
-type costs struct {
-	sync.Mutex
-	call map[string]host.CallCost // by operation
-}
-
-func (*costs) ModuleCompiled(string, time.Duration, error) {}
-
-func (c *costs) ModuleCalled(_, op string, cost host.CallCost) {
-	c.Lock()
-	defer c.Unlock()
-	c.call[op] = cost
-}
-
-func (c *costs) memory(op string) int64 {
-	c.Lock()
-	defer c.Unlock()
-	return c.call[op].Memory
-}
-
 // compile builds and compiles a module. What it logs goes to log.
-func compile(t testing.TB, project string, log io.Writer) (*host.Module, *costs) {
+func compile(t testing.TB, project string, log io.Writer) (*host.Module, *sdktest.Costs) {
 	t.Helper()
-	wasm := build(t, project)
-	ctx := context.Background()
-	c := &costs{call: map[string]host.CallCost{}}
-	h, err := host.New(ctx, host.Config{Limits: host.Limits{SliceFuel: 20_000_000_000}, CacheDir: filepath.Join(lab, "compiled"), Logger: slog.New(slog.NewTextHandler(log, nil)), Observer: c})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close(ctx) })
-	m, err := h.Compile(ctx, filepath.Base(project), wasm)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m, c
+	return sdktest.Compile(t, filepath.Base(project), build(t, project), host.Config{
+		CacheDir: filepath.Join(lab, "compiled"), Logger: slog.New(slog.NewTextHandler(log, nil)),
+		Limits: host.Limits{SliceFuel: 20_000_000_000}, // one makes garbage for long without a word
+	})
 }
 
 var call = abi.Call{
@@ -283,13 +253,8 @@ var call = abi.Call{
 	Settings: map[string]any{"depth": uint64(7), "größe": "größer"},
 }
 
-// collect is a record.Sink that keeps the bytes.
-type collect struct{ bytes.Buffer }
-
-func (c *collect) WriteBatch(b *record.Batch) error { c.Write(b.Data); return nil }
-
 func save(m *host.Module, native string) ([]byte, error) {
-	var out collect
+	var out sdktest.Records
 	err := m.Save(context.Background(), call, strings.NewReader(native), &out)
 	return out.Bytes(), err
 }
@@ -372,7 +337,7 @@ func TestCall(t *testing.T) {
 	} {
 		with := call
 		with.Settings = map[string]any{c.setting: c.value}
-		err := m.Save(t.Context(), with, strings.NewReader("call\n"), &collect{})
+		err := m.Save(t.Context(), with, strings.NewReader("call\n"), &sdktest.Records{})
 		var ge *host.GuestError
 		if !errors.As(err, &ge) || ge.Code != abi.CodeUnsupported || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("setting %s: %v; want %q", c.setting, err, c.want)
@@ -406,7 +371,7 @@ func TestSettingsOutlastTheInput(t *testing.T) {
 	} {
 		with := call
 		with.Settings = map[string]any{"depth": 7, "größe": "x", c.setting: c.value}
-		err := m.Save(t.Context(), with, strings.NewReader("settings\n"+native.String()), &collect{})
+		err := m.Save(t.Context(), with, strings.NewReader("settings\n"+native.String()), &sdktest.Records{})
 		var ge *host.GuestError
 		if !errors.As(err, &ge) || ge.Code != abi.CodeUnsupported || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("setting %s: %v; want %q", c.setting, err, c.want)
@@ -575,11 +540,11 @@ func TestLongRecords(t *testing.T) {
 	if back, err := load(m, records); err != nil || back != want {
 		t.Errorf("load gives %d bytes, %v; want %d", len(back), err, len(want))
 	}
-	t.Logf("save took %d bytes of memory, load %d", c.memory(abi.OpSave), c.memory(abi.OpLoad))
-	if mem := c.memory(abi.OpSave); mem > 32<<20 {
+	t.Logf("save took %d bytes of memory, load %d", c.Of(abi.OpSave).Memory, c.Of(abi.OpLoad).Memory)
+	if mem := c.Of(abi.OpSave).Memory; mem > 32<<20 {
 		t.Errorf("save of values that it writes in pieces took %d bytes of memory", mem)
 	}
-	var out collect
+	var out sdktest.Records
 	migrate := call
 	migrate.From, migrate.To = 1, 2
 	if err := m.Migrate(t.Context(), migrate, record.NewReader(bytes.NewReader(records), 0), &out); err != nil || !bytes.Equal(out.Bytes(), records) {
@@ -621,7 +586,7 @@ func TestMemoryStaysBounded(t *testing.T) {
 		t.Error("load gave back other bytes than save was given")
 	}
 	for _, op := range []string{abi.OpSave, abi.OpLoad} {
-		mem := c.memory(op)
+		mem := c.Of(op).Memory
 		t.Logf("%s of %d MB took %d bytes of memory", op, size>>20, mem)
 		if mem == 0 || mem > 1<<20 {
 			t.Errorf("%s took %d bytes of memory; want at most %d", op, mem, 1<<20)
@@ -634,7 +599,7 @@ func TestMemoryStaysBounded(t *testing.T) {
 	if want := record.AppendUint(begun("garbage"), 4097); err != nil || !bytes.Equal(records, want) {
 		t.Errorf("save gives %x, %v; want %x", records, err, want)
 	}
-	mem := c.memory(abi.OpSave)
+	mem := c.Of(abi.OpSave).Memory
 	t.Logf("a call that made %d MB of garbage took %d bytes of memory", size>>20, mem)
 	if mem > 4<<20 {
 		t.Errorf("a call that made %d MB of garbage took %d bytes of memory", size>>20, mem)

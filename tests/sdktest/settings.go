@@ -20,9 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/torpor-run/torpor/host"
@@ -98,55 +96,21 @@ func appendRecord(dst []byte, name, value string) []byte {
 // module is one module in one host.
 type module struct {
 	*host.Module
-	call abi.Call
-
-	mu     sync.Mutex
-	memory map[string]int64 // of the last call, by operation
-}
-
-// ModuleCompiled implements [host.Observer].
-func (*module) ModuleCompiled(string, time.Duration, error) {}
-
-// ModuleCalled implements [host.Observer].
-func (m *module) ModuleCalled(_, op string, cost host.CallCost) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.memory[op] = cost.Memory
+	call  abi.Call
+	costs *Costs
 }
 
 // compile makes a host of its own for a module, which gives input in pieces of at most so many bytes; 0
 // means as many as the module has room for. Compiled code is kept in the folder cache.
 func compile(t testing.TB, wasm []byte, cache string, piece int) *module {
 	t.Helper()
-	ctx := context.Background() // a test's own is done before its cleanups run
-	m := &module{memory: map[string]int64{}, call: abi.Call{Service: "shop", Part: "store", Schema: 1, Time: 1_800_000_000_000_000_000}}
-	h, err := host.New(ctx, host.Config{
-		CacheDir:   cache,
-		Logger:     slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Observer:   m,
-		InputPiece: piece,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.Close(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	if m.Module, err = h.Compile(ctx, "settings", wasm); err != nil {
-		t.Fatal(err)
-	}
+	m := &module{call: abi.Call{Service: "shop", Part: "store", Schema: 1, Time: 1_800_000_000_000_000_000}}
+	m.Module, m.costs = Compile(t, "settings", wasm, host.Config{CacheDir: cache, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), InputPiece: piece})
 	return m
 }
 
-// sink is a record.Sink that keeps the bytes.
-type sink struct{ bytes.Buffer }
-
-func (s *sink) WriteBatch(b *record.Batch) error { s.Write(b.Data); return nil }
-
 func (m *module) save(native []byte) ([]byte, error) {
-	var out sink
+	var out Records
 	err := m.Save(context.Background(), m.call, bytes.NewReader(native), &out)
 	return out.Bytes(), err
 }
@@ -342,9 +306,7 @@ func Settings(t *testing.T, wasm []byte) {
 		}
 		m.mustKeep(t, "many lines", lines(size))
 		for _, op := range []string{abi.OpSave, abi.OpLoad} {
-			m.mu.Lock()
-			mem := m.memory[op]
-			m.mu.Unlock()
+			mem := m.costs.Of(op).Memory
 			t.Logf("%s of %d bytes took %d bytes of memory", op, size, mem)
 			if mem <= 0 || mem > 16<<20 {
 				t.Errorf("%s of %d bytes took %d bytes of memory; want at most %d", op, size, mem, 16<<20)
@@ -546,7 +508,7 @@ func Speed(b *testing.B, wasm []byte) {
 				b.Fatal(err)
 			}
 		}
-		b.ReportMetric(float64(m.memory[abi.OpSave])/(1<<20), "guest-MiB")
+		b.ReportMetric(float64(m.costs.Of(abi.OpSave).Memory)/(1<<20), "guest-MiB")
 	})
 	b.Run("load", func(b *testing.B) {
 		b.SetBytes(int64(len(native)))
@@ -555,6 +517,6 @@ func Speed(b *testing.B, wasm []byte) {
 				b.Fatal(err)
 			}
 		}
-		b.ReportMetric(float64(m.memory[abi.OpLoad])/(1<<20), "guest-MiB")
+		b.ReportMetric(float64(m.costs.Of(abi.OpLoad).Memory)/(1<<20), "guest-MiB")
 	})
 }

@@ -44,7 +44,7 @@ func TestSoak(t *testing.T) {
 			t.Errorf("load gave back %d bytes, other ones than the %d that save was given", out.n, in.n)
 		}
 		for _, op := range []string{abi.OpSave, abi.OpLoad} {
-			memory := c.memory(op)
+			memory := c.Of(op).Memory
 			t.Logf("%s of %d MB: %.1f MB of guest memory", op, in.n/1_000_000, float64(memory)/1e6)
 			if memory == 0 || memory > most {
 				t.Errorf("%d bytes of guest memory; want at most %d", memory, most)
@@ -54,16 +54,16 @@ func TestSoak(t *testing.T) {
 		return out.heap
 	}
 	through(5_000_000) // the control
-	little := c.memory(abi.OpSave) + c.memory(abi.OpLoad)
+	little := c.Of(abi.OpSave).Memory + c.Of(abi.OpLoad).Memory
 	heap := through(size)
-	if much := c.memory(abi.OpSave) + c.memory(abi.OpLoad); much > 2*little {
+	if much := c.Of(abi.OpSave).Memory + c.Of(abi.OpLoad).Memory; much > 2*little {
 		t.Errorf("%d bytes of guest memory for 500 MB, %d for 5", much, little)
 	}
 	if heap > most {
 		t.Errorf("%d bytes of the host's heap", heap)
 	}
 	through(5_000_000) // in the instances that are left, whose memory is as it was
-	if again := c.memory(abi.OpSave) + c.memory(abi.OpLoad); again > 2*little {
+	if again := c.Of(abi.OpSave).Memory + c.Of(abi.OpLoad).Memory; again > 2*little {
 		t.Errorf("%d bytes of guest memory after 500 MB, %d before", again, little)
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -30,6 +29,7 @@ import (
 	torpor "github.com/torpor-run/torpor/sdk/go"
 	"github.com/torpor-run/torpor/sdk/go/jsonscan"
 	"github.com/torpor-run/torpor/tests/need"
+	"github.com/torpor-run/torpor/tests/sdktest"
 )
 
 var built = struct {
@@ -74,53 +74,16 @@ func build(t testing.TB, dir string) []byte {
 	return wasm
 }
 
-// costs keeps what the last call of a module took.
-type costs struct {
-	sync.Mutex
-	call map[string]host.CallCost // by operation
-}
-
-func (*costs) ModuleCompiled(string, time.Duration, error) {}
-
-func (c *costs) ModuleCalled(_, op string, cost host.CallCost) {
-	c.Lock()
-	defer c.Unlock()
-	c.call[op] = cost
-}
-
-func (c *costs) memory(op string) int64 {
-	c.Lock()
-	defer c.Unlock()
-	return c.call[op].Memory
-}
-
 // compile builds and compiles a module. What it logs goes to log.
-func compile(t testing.TB, dir string, log io.Writer) (*host.Module, *costs) {
+func compile(t testing.TB, dir string, log io.Writer) (*host.Module, *sdktest.Costs) {
 	t.Helper()
-	wasm := build(t, dir)
-	ctx := context.Background()
-	c := &costs{call: map[string]host.CallCost{}}
-	h, err := host.New(ctx, host.Config{CacheDir: filepath.Join(cache, "compiled"), Logger: slog.New(slog.NewTextHandler(log, nil)), Observer: c})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = h.Close(ctx) })
-	m, err := h.Compile(ctx, dir, wasm)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m, c
+	return sdktest.Compile(t, dir, build(t, dir), host.Config{CacheDir: filepath.Join(cache, "compiled"), Logger: slog.New(slog.NewTextHandler(log, nil))})
 }
 
 var call = abi.Call{Service: "tasks", Part: "store", Schema: 2, Time: 1_800_000_000_000_000_000}
 
-// collect is a record.Sink that keeps the bytes.
-type collect struct{ bytes.Buffer }
-
-func (c *collect) WriteBatch(b *record.Batch) error { c.Write(b.Data); return nil }
-
 func save(m *host.Module, native []byte) ([]byte, error) {
-	var out collect
+	var out sdktest.Records
 	c := call
 	c.Schema = m.Descriptor().Schema
 	err := m.Save(context.Background(), c, bytes.NewReader(native), &out)
@@ -249,7 +212,7 @@ func TestMigrationInTheHost(t *testing.T) {
 	}
 	c = call
 	c.Schema, c.From, c.To = 0, 1, 2
-	var migrated collect
+	var migrated sdktest.Records
 	if err := today.Migrate(t.Context(), c, record.NewReader(bytes.NewReader(before), 0), &migrated); err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +268,7 @@ func TestLongRecordsInTheHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if mem := c.memory(abi.OpSave); mem > 16<<20 {
+	if mem := c.Of(abi.OpSave).Memory; mem > 16<<20 {
 		t.Errorf("save of a value that it writes in pieces took %d bytes of memory", mem)
 	}
 	var scan record.Scanner
@@ -351,7 +314,7 @@ func TestMemoryStaysBounded(t *testing.T) {
 		t.Errorf("load gave back other bytes than save was given")
 	}
 	for _, op := range []string{abi.OpSave, abi.OpLoad} {
-		mem := c.memory(op)
+		mem := c.Of(op).Memory
 		t.Logf("%s of %d MB took %d bytes of memory", op, size>>20, mem)
 		if mem == 0 || mem > 16<<20 {
 			t.Errorf("want at most %d", 16<<20)
@@ -362,7 +325,7 @@ func TestMemoryStaysBounded(t *testing.T) {
 	if _, err := save(m, fmt.Appendf(nil, "garbage %d\n", size>>22)); err != nil {
 		t.Fatal(err)
 	}
-	if mem := c.memory(abi.OpSave); mem > 32<<20 {
+	if mem := c.Of(abi.OpSave).Memory; mem > 32<<20 {
 		t.Errorf("a call that made %d MB of garbage took %d bytes of memory", size>>22, mem)
 	}
 }
@@ -514,7 +477,7 @@ func BenchmarkTodo(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		b.ReportMetric(float64(c.memory(abi.OpSave))/(1<<20), "guest-MiB")
+		b.ReportMetric(float64(c.Of(abi.OpSave).Memory)/(1<<20), "guest-MiB")
 	})
 	b.Run("load", func(b *testing.B) {
 		b.SetBytes(int64(len(state)))
@@ -523,7 +486,7 @@ func BenchmarkTodo(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		b.ReportMetric(float64(c.memory(abi.OpLoad))/(1<<20), "guest-MiB")
+		b.ReportMetric(float64(c.Of(abi.OpLoad).Memory)/(1<<20), "guest-MiB")
 	})
 }
 
@@ -678,7 +641,7 @@ func BenchmarkDocument(b *testing.B) {
 				}
 			}
 			if memory != "" {
-				b.ReportMetric(float64(c.memory(memory))/(1<<20), "guest-MiB")
+				b.ReportMetric(float64(c.Of(memory).Memory)/(1<<20), "guest-MiB")
 			}
 			speed[name] = float64(len(state)) * float64(b.N) / b.Elapsed().Seconds() / 1e6
 		})
