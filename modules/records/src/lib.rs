@@ -8,12 +8,10 @@
 #![deny(unsafe_code)]
 
 mod schema;
-mod summary;
-mod walk;
 
-use torpor::{Call, Descriptor, Input, Output, Result, Serializer};
+use torpor::{walk, Call, Descriptor, Input, Output, Pass, Result, Scratch, Serializer, Summary};
 
-use walk::{walk, Pass};
+static SUMMARY: Scratch<Summary> = Scratch::new(Summary::new());
 
 struct Records;
 
@@ -46,7 +44,11 @@ impl Serializer for Records {
 
     fn inspect(call: &Call<'_>, records: &mut Input<'_>, out: &mut Output<'_>) -> Result<()> {
         let schema = schema::of(call)?.or(call.schema).unwrap_or(schema::DEFAULT);
-        summary::inspect(schema, records, out)
+        SUMMARY.with(|summary| {
+            summary.clear();
+            walk(records, summary)?;
+            summary.write(&[("schema", schema)], out)
+        })
     }
 }
 

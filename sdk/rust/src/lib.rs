@@ -23,10 +23,12 @@ mod guest;
 mod input;
 mod output;
 mod record;
+mod summary;
 mod sys;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod text;
+mod walk;
 
 pub use call::{Call, Descriptor};
 pub use error::{Code, Error, Result};
@@ -34,8 +36,10 @@ pub use guest::{log, report_panic, Buffers, Level, Serializer, MAX_ARG_BYTES};
 pub use input::Input;
 pub use output::Output;
 pub use record::{Checker, Key, Record, MAX_KEY_BYTES, MAX_PARTITION_BYTES, MIN_BUFFER, RECORD_HEAD};
+pub use summary::Summary;
 pub use sys::{trap, Scratch};
 pub use text::{Text, TEXT_BYTES};
+pub use walk::{migrate_none, walk, Pass, Visitor};
 
 /// Exports a [`Serializer`] as this module's.
 ///

@@ -1,9 +1,14 @@
-//! The one walk over records that every operation is.
+//! A walk over records of any size.
 
-use torpor::cbor::Step;
-use torpor::{Checker, Error, Input, Output, Result, Text};
+use crate::call::Call;
+use crate::cbor::Step;
+use crate::error::{Code, Error, Result};
+use crate::input::Input;
+use crate::output::Output;
+use crate::record::Checker;
+use crate::text::Text;
 
-/// What an operation does with checked records.
+/// What [`walk`] shows checked records to.
 ///
 /// Records that are whole in the input's buffer come one by one to `record` and then together to
 /// `batch`. One that fills the buffer comes to `fragment` in pieces, so that memory does not follow
@@ -17,7 +22,8 @@ pub trait Visitor {
     fn fragment(&mut self, piece: &[u8], more: bool) -> Result<()>;
 }
 
-/// Reads the input to its end, checks every record and shows it to the visitor.
+/// Reads the input to its end, checks every record and shows it to the visitor. Errors name the record
+/// as the path.
 pub fn walk(input: &mut Input<'_>, visitor: &mut impl Visitor) -> Result<()> {
     let mut checker = Checker::new();
     let mut done = 0; // records that have ended
@@ -72,7 +78,7 @@ fn place(done: u64) -> Text {
     Text::new().str("record ").num(done + 1)
 }
 
-/// A visitor that hands records on, straight from the input's buffer.
+/// A visitor that hands records on unchanged, straight from the input's buffer.
 pub struct Pass<'o, 'b> {
     /// Where to.
     pub out: &'o mut Output<'b>,
@@ -92,5 +98,18 @@ impl Visitor for Pass<'_, '_> {
 
     fn fragment(&mut self, piece: &[u8], more: bool) -> Result<()> {
         self.out.emit(piece, more && self.records)
+    }
+}
+
+/// The `migrate` of a serializer that has had one schema so far: from that to itself records pass, and
+/// any other way is [`Code::Version`].
+pub fn migrate_none(call: &Call<'_>, schema: u64, records: &mut Input<'_>, out: &mut Output<'_>) -> Result<()> {
+    match (call.from, call.to) {
+        (Some(from), Some(to)) if from == schema && to == schema => walk(records, &mut Pass { out, records: true }),
+        (Some(from), Some(to)) => {
+            let msg = Text::new().str("this serializer knows schema ").num(schema).str(" only: there is no way from ");
+            Err(Error::new(Code::Version, msg.num(from).str(" to ").num(to)))
+        }
+        _ => Err(Error::new(Code::Internal, "the call does not say from which schema to which")),
     }
 }
