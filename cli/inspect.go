@@ -46,7 +46,11 @@ record on each line after it, whole. Byte strings are {"$bytes": base64}, other 
 not have (tags, NaN, maps whose keys are not text) is {"$cbor": diagnostic notation}, and what has no
 such notation, as text that is not UTF-8, is {"$item": base64 of the CBOR}.
 
-It reads the file alone: no data folder is opened and nothing is changed.`,
+Then the serializer that wrote the state tells what it is: counts by kind, the largest record, and what
+else it knows. It is the very module if that is built in or kept in the data folder around the file, and
+the built-in one of its name otherwise. For that all records are read; --summary=false leaves it out.
+
+Nothing is changed, and the data folder may be in use.`,
 		Example: `  torpor inspect .torpor/state/api_states/s3/store.state
   torpor inspect --records --partition 000000000000/us-east-1 store.state
   torpor inspect --json --records store.state | jq -c 'select(.key)'`,
@@ -59,13 +63,14 @@ It reads the file alone: no data folder is opened and nothing is changed.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.records, "records", false, "print the records too")
 	f.BoolVar(&o.json, "json", false, "print JSON")
+	f.BoolVar(&o.summary, "summary", true, "have the serializer tell what the state is")
 	f.StringArrayVar(&o.partitions, "partition", nil, "only this partition's records; may be given more than once")
 	return cmd
 }
 
 type inspectOptions struct {
-	records, json bool
-	partitions    []string
+	records, json, summary bool
+	partitions             []string
 }
 
 func (o inspectOptions) run(ctx context.Context, out, notes io.Writer, path string) error {
@@ -99,10 +104,25 @@ func (o inspectOptions) run(ctx context.Context, out, notes io.Writer, path stri
 			return fmt.Errorf("state file %s: partition %q: %w", path, want, abi.ErrNotFound)
 		}
 	}
-	if o.json {
-		return o.printJSON(out, state)
+	n, err := newNotation()
+	if err != nil {
+		return err
 	}
-	return o.printText(out, state)
+	var summary []byte
+	if o.summary {
+		// What the file says of itself is shown whatever becomes of this.
+		if summary, err = o.summarize(ctx, state, path); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			fmt.Fprintf(notes, "torpor: state file %s: no summary: %v\n", path, err)
+			summary = nil
+		}
+	}
+	if o.json {
+		return o.printJSON(out, state, n, summary)
+	}
+	return o.printText(out, state, n, summary)
 }
 
 func hasPartition(f *statefile.File, name string) bool {
@@ -114,7 +134,7 @@ func hasPartition(f *statefile.File, name string) bool {
 	return false
 }
 
-func (o inspectOptions) printText(out io.Writer, f *statefile.File) error {
+func (o inspectOptions) printText(out io.Writer, f *statefile.File, n notation, summary []byte) error {
 	h, info := f.Header(), f.Info()
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name string, format string, args ...any) {
@@ -149,14 +169,18 @@ func (o inspectOptions) printText(out io.Writer, f *statefile.File) error {
 			fmt.Fprintln(tw)
 		}
 	}
-	if err := tw.Flush(); err != nil || !o.records {
+	if err := tw.Flush(); err != nil {
 		return err
+	}
+	if summary != nil {
+		if err := printSummary(out, n, summary); err != nil {
+			return err
+		}
+	}
+	if !o.records {
+		return nil
 	}
 	fmt.Fprintln(out)
-	n, err := newNotation()
-	if err != nil {
-		return err
-	}
 	return o.eachRecord(f, func(b *record.Batch, i int) error {
 		value, ok := n.diagnose(b.Value(i))
 		if !ok {
@@ -209,7 +233,7 @@ func (o inspectOptions) eachRecord(f *statefile.File, do func(*record.Batch, int
 	}
 }
 
-func (o inspectOptions) printJSON(out io.Writer, f *statefile.File) error {
+func (o inspectOptions) printJSON(out io.Writer, f *statefile.File, n notation, summary []byte) error {
 	h, info := f.Header(), f.Info()
 	type partition struct {
 		Name    string `json:"name"`
@@ -239,16 +263,15 @@ func (o inspectOptions) printJSON(out io.Writer, f *statefile.File) error {
 		"serializer": map[string]any{"name": h.Serializer.Name, "version": h.Serializer.Version,
 			"schema": h.Serializer.Schema, "sha256": hex.EncodeToString(h.Serializer.Digest[:])},
 	}
+	if summary != nil {
+		head["summary"] = n.json(summary)
+	}
 	if !o.records {
 		return writeJSON(out, head)
 	}
 	enc := json.NewEncoder(out)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(head); err != nil {
-		return err
-	}
-	n, err := newNotation()
-	if err != nil {
 		return err
 	}
 	return o.eachRecord(f, func(b *record.Batch, i int) error {

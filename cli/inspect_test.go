@@ -44,14 +44,20 @@ type entry struct {
 func writeState(t *testing.T, entries ...entry) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "store.state")
+	writeStateBy(t, path, statefile.Serializer{Name: "records", Version: "1.2.3", Digest: sha256.Sum256([]byte("module")), Schema: 3}, entries...)
+	return path
+}
+
+// writeStateBy writes a state file of those records, as of that serializer.
+func writeStateBy(t *testing.T, path string, by statefile.Serializer, entries ...entry) {
+	t.Helper()
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	w, err := statefile.NewWriter(f, statefile.Header{Service: "kinesis", Part: "store", Generation: 7,
-		Created: time.Date(2026, 4, 1, 12, 0, 0, 5, time.UTC), Serializer: statefile.Serializer{Name: "records", Version: "1.2.3",
-			Digest: sha256.Sum256([]byte("module")), Schema: 3}})
+		Created: time.Date(2026, 4, 1, 12, 0, 0, 5, time.UTC), Serializer: by})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +82,6 @@ func writeState(t *testing.T, entries ...entry) string {
 	if _, err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 func text(s string) []byte { return record.AppendText(nil, s) }
