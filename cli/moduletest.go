@@ -31,15 +31,16 @@ func (p *program) moduleTest() *cobra.Command {
 		fmt.Fprintf(&checks, "  %-16s %s\n", c.Name, c.About)
 	}
 	cmd := &cobra.Command{
-		Use:   "test MODULE.wasm",
+		Use:   "test FILE|NAME",
 		Short: "Hold a module against what every serializer must do",
-		Long: fmt.Sprintf(`Test runs a serializer in the sandbox that serve runs it in, with the native states in a folder, and checks:
+		Long: fmt.Sprintf(`Test runs a serializer, a file or the name of one that is built in or pinned, in the sandbox that serve runs it
+in, with the native states in a folder, and checks:
 
 %s
 A failed check is something the ABI forbids, or a way to lose state; a note is worth knowing, no more. What
 looks random follows from --seed: the same module, fixtures and seed have the same verdicts.
 
-The folder of --fixtures (default: fixtures beside the module) holds
+The folder of --fixtures (default: fixtures beside the file) holds
 
   NAME                   a native state, as the service writes it, of at most %d MiB; some small ones show
                          more than one large one
@@ -61,6 +62,7 @@ a fixture, 5 a module or folder that is not there.`, checks.String(), conformanc
 		Example: `  torpor module test orders.wasm
   torpor module test orders.wasm --fixtures testdata --only round-trip --only truncation
   torpor module test orders.wasm --write-records fixtures
+  torpor module test pickle --fixtures backends --setting depth=3
   torpor module test orders.wasm --json | jq '.results[] | select(.status == "failed")'`,
 		Args: func(cmd *cobra.Command, a []string) error {
 			if len(a) != 1 {
@@ -71,7 +73,7 @@ a fixture, 5 a module or folder that is not there.`, checks.String(), conformanc
 	}
 	f := cmd.Flags()
 	addFlagsFor(f, "cache", "data")
-	f.StringVar(&o.fixtures, "fixtures", "", "folder of native states to test with (default: fixtures beside the module)")
+	f.StringVar(&o.fixtures, "fixtures", "", "folder of native states to test with (default: fixtures beside the file)")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.StringArrayVar(&o.only, "only", nil, "only this check; may be given more than once")
 	f.Uint64Var(&o.seed, "seed", 1, "what the damages are chosen by")
@@ -104,11 +106,11 @@ func (e *moduleTestError) Error() string {
 }
 
 func (p *program) runModuleTest(ctx context.Context, s *settings, o moduleTestOptions, path string) (failed error) {
-	wasm, err := readModuleFile(path)
+	wasm, file, err := findModule(s, path)
 	if err != nil {
 		return err
 	}
-	fixtures, err := o.readFixtures(path)
+	fixtures, err := o.readFixtures(file)
 	if err != nil {
 		return err
 	}
@@ -174,10 +176,13 @@ func (p *program) runModuleTest(ctx context.Context, s *settings, o moduleTestOp
 	return errors.Join(err, kept.failed)
 }
 
-// readFixtures reads the folder of --fixtures, or the one beside the module.
+// readFixtures reads the folder of --fixtures, or the one beside the module's file, if it is one.
 func (o moduleTestOptions) readFixtures(module string) (*conformance.Fixtures, error) {
 	dir := o.fixtures
 	if dir == "" {
+		if module == "" {
+			return nil, usageError{errors.New("name the folder of native states with --fixtures: beside a module that is no file there is none")}
+		}
 		dir = filepath.Join(filepath.Dir(module), "fixtures")
 	}
 	info, err := os.Stat(dir)

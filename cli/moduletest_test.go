@@ -119,7 +119,7 @@ func TestModuleTestRefuses(t *testing.T) {
 		{"no module", nil, exitUsage, "torpor module build"},
 		{"two modules", []string{"a.wasm", "b.wasm"}, exitUsage, "name one module"},
 		{"a module that is not there", []string{"nowhere.wasm"}, exitNotFound, "nowhere.wasm"},
-		{"a folder", []string{"fixtures"}, exitUsage, "is no file"},
+		{"a folder", []string{"./fixtures"}, exitUsage, "is no file"},
 		{"no WebAssembly", []string{"no.wasm"}, exitCorrupt, "no.wasm"},
 		{"fixtures that are not there", []string{"records.wasm", "--fixtures", "nowhere"}, exitNotFound, "nowhere"},
 		{"no fixtures", []string{"records.wasm", "--fixtures", "empty"}, exitUsage, "empty: no fixtures: put one native state"},
@@ -321,5 +321,25 @@ func TestModuleTestHelp(t *testing.T) {
 		if code != 0 || !strings.Contains(out, c.Name) || !strings.Contains(out, c.About) {
 			t.Errorf("exit code %d, no word of %s:\n%s", code, c.Name, out)
 		}
+	}
+}
+
+// TestModuleTestByName: what is built in can be tested with one's own states.
+func TestModuleTestByName(t *testing.T) {
+	dir := t.TempDir()
+	state := record.AppendText(record.AppendText(record.AppendText(record.AppendRecord(nil), ""), "k"), "v")
+	if err := os.WriteFile(filepath.Join(dir, "state"), state, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	data := "--data=" + filepath.Join(dir, "none")
+	out, errs, code := torpor(t, nil, "module", "test", "records", "--fixtures", dir, data)
+	if code != exitOK || !strings.Contains(out, "records") {
+		t.Errorf("exit code %d: %s\n%s", code, errs, out)
+	}
+	if _, errs, code = torpor(t, nil, "module", "test", "records", data); code != exitUsage || !strings.Contains(errs, "--fixtures") {
+		t.Errorf("without fixtures: exit code %d: %s", code, errs)
+	}
+	if _, errs, code = torpor(t, nil, "module", "test", "nobody", "--fixtures", dir, data); code != exitNotFound || !strings.Contains(errs, "nobody") {
+		t.Errorf("of no module: exit code %d: %s", code, errs)
 	}
 }
