@@ -32,6 +32,7 @@ func floors() []string {
 		".",
 		"cli",
 		"server",
+		"server/aws",
 		"server/embedded/...",
 		"metrics",
 		"runtime/source/...",
