@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
@@ -205,18 +206,32 @@ type running struct {
 	arg     []byte
 	time    int64 // the wall clock
 	context context.Context
-	late    error // the context's cause when the call has taken too long
-	piece   int   // the most that next may give
-	granted int64 // what the fuel counter was set to
-	unseen  int   // how often the guest has come to the host since
+	late    error       // the context's cause when the call has taken too long
+	piece   int         // the most that next may give
+	most    int64       // bytes that may be emitted
+	granted int64       // what the fuel counter was set to
+	unseen  int         // how often the guest has come to the host since
+	over    atomic.Bool // the context is done; set soon after it is
 	logged  int64
 	cost    CallCost
 	export  string // that was called last
-	inside  string // what the host does for the guest while the caller's code runs
-	ended   bool   // the guest has seen the end of its input
-	err     error  // why the host ended the call, or will
+	early   bool   // it is _initialize
+	inside  inside
+	ended   bool  // the guest has seen the end of its input
+	err     error // why the host ended the call, or will
 	failure *GuestError
 }
+
+// inside is what the host does for the guest while the caller's code runs.
+type inside uint8
+
+const (
+	nothing inside = iota
+	reading
+	writing
+)
+
+func (i inside) String() string { return [...]string{"", "reading its input", "writing its output"}[i] }
 
 // callContext is the context of a call's guest, from which host functions take the call.
 type callContext struct {
@@ -224,8 +239,9 @@ type callContext struct {
 	running *running
 }
 
-// A guest's fuel is looked at when it comes to the host for the maxUnseen-th time since the last look,
-// and at the next time after it has moved seenBytes: a look costs as much as a small record.
+// A guest's fuel and the call's context are looked at when the guest comes to the host for the maxUnseen-th
+// time since the last look, and at the next time after it has moved seenBytes: a look costs as much as a small
+// record.
 const (
 	maxUnseen = 16
 	seenBytes = 4 << 10
@@ -238,7 +254,7 @@ func (m *Module) call(ctx context.Context, export string, call abi.Call, in inpu
 	defer cancel(nil)
 	defer context.AfterFunc(m.host.closing, func() { cancel(errClosed) })()
 
-	r := &running{module: m, op: call.Op, in: in, out: out, time: call.Time, piece: cmp.Or(m.host.piece, math.MaxInt)}
+	r := &running{module: m, op: call.Op, in: in, out: out, time: call.Time, piece: cmp.Or(m.host.piece, math.MaxInt), most: m.limits.OutputBytes}
 	r.context = ctx
 	if err := m.host.begin(); err != nil {
 		r.fail(r.breach(err.Error(), err))
@@ -270,7 +286,7 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	r.late = r.breach(fmt.Sprintf("it ran for longer than %v (CallTime)", limits.CallTime), abi.ErrTooLarge)
 	ctx, stop := context.WithTimeoutCause(ctx, limits.CallTime, r.late)
 	defer stop()
-	r.context = ctx
+	defer r.watch(ctx)()
 	if ctx.Err() != nil {
 		r.fail(r.stopped())
 		return
@@ -308,16 +324,25 @@ func (r *running) run(ctx context.Context, export string, call abi.Call) {
 	}
 }
 
+// watch makes ctx the call's, until stop is called.
+func (r *running) watch(ctx context.Context) (stop func() bool) {
+	r.context = ctx
+	return context.AfterFunc(ctx, func() { r.over.Store(true) })
+}
+
 // enter calls an export of the instance and gives its result, 0 where it has none. What it used is in
-// cost.Fuel. When that was too much, r.err says so.
+// cost.Fuel. When that was too much, or the context is done, r.err says so.
 func (r *running) enter(ctx context.Context, export string) (int32, error) {
-	r.export, r.cost.Fuel = export, 0
+	r.export, r.early, r.cost.Fuel = export, export == abi.ExportInitialize, 0
 	r.grant()
 	results, err := r.inst.module.ExportedFunction(export).Call(ctx)
 	left := int64(r.inst.counter.Get())
 	r.cost.Fuel += r.granted - max(left, 0)
 	if left < 0 && r.err == nil {
 		r.err = r.spent(place(err))
+	}
+	if err == nil && r.context.Err() != nil { // it may have ended before it was looked at
+		r.fail(r.stopped())
 	}
 	if err != nil || len(results) == 0 {
 		return 0, err
@@ -369,7 +394,7 @@ func (r *running) breach(reason string, sentinel error) error {
 func (r *running) trapped(export string, err error) {
 	logger := r.module.host.logger.With("module", r.module.name, "op", r.op, "error", clip(err.Error(), maxReasonBytes))
 	reason, _, _ := strings.Cut(err.Error(), "\nwasm stack trace:")
-	if r.inside != "" { // wazero catches what the caller's reader, writer, source or sink panics with
+	if r.inside != nothing { // wazero catches what the caller's reader, writer, source or sink panics with
 		r.fail(fmt.Errorf("serializer %s: %s: panic while the host was %s: %s", r.module.name, r.op, r.inside, reason))
 		logger.Error("panic under a serializer's call")
 		return
@@ -388,12 +413,10 @@ func (r *running) abort(err error) {
 	panic(errAbort)
 }
 
-// come is the guest coming to the host: the call ends if its context is done, or its fuel spent.
+// come is the guest coming to the host: the call ends if its context is done, or its fuel spent. A pair of
+// next and emit takes little longer than wazero needs for it; so this is little, and is compiled into them.
 func (r *running) come(to string) {
-	if r.context.Err() != nil {
-		r.abort(r.stopped())
-	}
-	if r.unseen++; r.unseen >= maxUnseen {
+	if r.unseen++; r.unseen >= maxUnseen || r.over.Load() {
 		r.look(to)
 	}
 }
@@ -405,8 +428,12 @@ func (r *running) visit(what string) {
 	r.come(what)
 }
 
-// look takes account of the guest's fuel and lets it go on for another slice.
+// look ends the call if its context is done; else it takes account of the guest's fuel and lets it go on for
+// another slice.
 func (r *running) look(to string) {
+	if r.context.Err() != nil {
+		r.abort(r.stopped())
+	}
 	left := int64(r.inst.counter.Get())
 	r.cost.Fuel += r.granted - max(left, 0)
 	r.granted = max(left, 0)
@@ -437,7 +464,15 @@ func (r *running) stopped() error {
 
 // memory is the guest's bytes from ptr on; a range outside ends the call.
 func (r *running) memory(what string, ptr, length uint32) []byte {
-	b, ok := r.inst.memory.Read(ptr, length)
+	if end := uint64(ptr) + uint64(length); end <= uint64(len(r.inst.seen)) {
+		return r.inst.seen[ptr:end:end]
+	}
+	return r.unseenMemory(what, ptr, length)
+}
+
+// unseenMemory is memory for a guest that has made its memory larger since the host looked at it.
+func (r *running) unseenMemory(what string, ptr, length uint32) []byte {
+	b, ok := r.inst.look(ptr, length)
 	if !ok {
 		r.abort(r.breach(fmt.Sprintf("%s, %d bytes at %#x, lies outside its memory", what, length, ptr), nil))
 	}
@@ -446,22 +481,42 @@ func (r *running) memory(what string, ptr, length uint32) []byte {
 
 // inCall ends the call if its export has not been called yet.
 func (r *running) inCall(what string) {
-	r.come(what)
-	if r.export == abi.ExportInitialize {
-		r.abort(r.breach(fmt.Sprintf("%s called %s, which belongs to a call", abi.ExportInitialize, what), nil))
+	if r.come(what); r.early {
+		r.tooEarly(what)
 	}
+}
+
+func (r *running) tooEarly(what string) {
+	r.abort(r.breach(fmt.Sprintf("%s called %s, which belongs to a call", abi.ExportInitialize, what), nil))
 }
 
 // hostFunc is one import of the ABI.
 type hostFunc struct {
 	name            string
 	params, results []api.ValueType
-	call            api.GoModuleFunc
+	call            api.GoModuleFunction
 }
 
 // on makes a host function of a method of the call under way.
-func on(f func(*running, []uint64)) api.GoModuleFunc {
-	return func(ctx context.Context, _ api.Module, stack []uint64) { f(ctx.(*callContext).running, stack) }
+func on(f func(*running, []uint64)) api.GoModuleFunction {
+	return api.GoModuleFunc(func(ctx context.Context, _ api.Module, stack []uint64) { f(ctx.(*callContext).running, stack) })
+}
+
+// importNext and importEmit are what on makes of next and emit, without two calls through a pointer: most of
+// what a pair costs the host is such calls.
+type (
+	importNext struct{}
+	importEmit struct{}
+)
+
+// Call is api.GoModuleFunction's.
+func (importNext) Call(ctx context.Context, _ api.Module, stack []uint64) {
+	ctx.(*callContext).running.next(stack)
+}
+
+// Call is api.GoModuleFunction's.
+func (importEmit) Call(ctx context.Context, _ api.Module, stack []uint64) {
+	ctx.(*callContext).running.emit(stack)
 }
 
 // imports are the functions of a namespace that a module may import.
@@ -471,8 +526,8 @@ func imports(namespace string) []hostFunc {
 	}
 	i32, i64 := api.ValueTypeI32, api.ValueTypeI64
 	return []hostFunc{
-		{abi.ImportNext, []api.ValueType{i32, i32}, []api.ValueType{i64}, on((*running).next)},
-		{abi.ImportEmit, []api.ValueType{i32, i32, i32}, []api.ValueType{i32}, on((*running).emit)},
+		{abi.ImportNext, []api.ValueType{i32, i32}, []api.ValueType{i64}, importNext{}},
+		{abi.ImportEmit, []api.ValueType{i32, i32, i32}, []api.ValueType{i32}, importEmit{}},
 		{abi.ImportArg, []api.ValueType{i32, i32}, []api.ValueType{i32}, on((*running).args)},
 		{abi.ImportFail, []api.ValueType{i32, i32, i32}, nil, on((*running).failed)},
 		{abi.ImportLog, []api.ValueType{i32, i32, i32}, nil, on((*running).log)},
@@ -482,14 +537,16 @@ func imports(namespace string) []hostFunc {
 // The arguments below are i32; wazero leaves the upper half of their slots undefined.
 
 func (r *running) next(stack []uint64) {
-	r.inCall(abi.ImportNext)
+	if r.come(abi.ImportNext); r.early {
+		r.tooEarly(abi.ImportNext)
+	}
 	buf := r.memory("the buffer given to next", uint32(stack[0]), uint32(stack[1]))
 	if len(buf) == 0 {
 		r.abort(r.breach("it called next with room for no byte", nil))
 	}
-	r.inside = "reading its input"
+	r.inside = reading
 	n, ended, more, err := r.in.next(buf[:min(len(buf), r.piece)])
-	r.inside = ""
+	r.inside = nothing
 	if err != nil {
 		r.abort(err)
 	}
@@ -507,20 +564,22 @@ func (r *running) next(stack []uint64) {
 }
 
 func (r *running) emit(stack []uint64) {
-	r.inCall(abi.ImportEmit)
+	if r.come(abi.ImportEmit); r.early {
+		r.tooEarly(abi.ImportEmit)
+	}
 	p := r.memory("what it emitted", uint32(stack[0]), uint32(stack[1]))
 	r.cost.Output += int64(len(p))
 	r.moved(len(p))
-	if limit := r.module.limits.OutputBytes; r.cost.Output > limit {
-		r.abort(r.breach(fmt.Sprintf("it emitted more than %d bytes", limit), abi.ErrTooLarge))
+	if r.cost.Output > r.most {
+		r.abort(r.breach(fmt.Sprintf("it emitted more than %d bytes", r.most), abi.ErrTooLarge))
 	}
 	flags := uint32(stack[2])
 	if flags&^abi.EmitMore != 0 {
 		r.abort(r.breach(fmt.Sprintf("it called emit with unknown flags %#x", flags), nil))
 	}
-	r.inside = "writing its output"
+	r.inside = writing
 	err := r.out.emit(p, flags&abi.EmitMore != 0)
-	r.inside = ""
+	r.inside = nothing
 	if err != nil {
 		if breach, ok := err.(errBreach); ok {
 			err = r.breach(breach.reason, breach.sentinel)

@@ -771,6 +771,15 @@ func TestMemoryLimit(t *testing.T) {
 	if c := watch.last(); c.cost.Memory != memoryBytes {
 		t.Errorf("cost %+v", c)
 	}
+	// What a call made larger after the host had looked at it, the host sees; and no more than that.
+	const newByte = memoryBytes + 7
+	grown := seq(drain, emitFrom(textAt, 1), constI32(1), growMemory, drop, constI32(newByte), constI32(77), storeI32, emitFrom(newByte, 1))
+	m = compile(t, h, newGuest().does(abi.ExportLoad, grown, constI32(0)).does(abi.ExportSave, grown, emitFrom(memoryBytes+1<<16-1, 2), constI32(0)).bytes())
+	if out, err := perform(t.Context(), m, abi.OpLoad, nil); err != nil || len(out) != 2 || out[1] != 77 {
+		t.Errorf("% x, %v", out, err)
+	}
+	_, err = perform(t.Context(), m, abi.OpSave, nil)
+	wantModuleError(t, err, abi.OpSave, nil, "")
 	// What one call wrote, the next does not see.
 	m = compile(t, h, newGuest().does(abi.ExportLoad, drain, emitFrom(textAt, 1), constI32(textAt), constI32(-1), storeI32, constI32(0)).bytes())
 	for range 2 {

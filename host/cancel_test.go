@@ -164,3 +164,44 @@ func TestGoroutineEndsUnderACall(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A call that is cancelled before it has ended fails, however seldom its guest comes to the host; and one
+// that comes again and again ends, though the host looks at the context now and then only.
+func TestCancelledUnderACall(t *testing.T) {
+	one := oneRecord("k")
+	const seldom, often = 3, 1 << 30
+	for name, c := range map[string]struct{ reads int }{"seldom": {seldom}, "often": {often}} {
+		for _, engine := range []string{"compiled", "interpreted"} {
+			t.Run(name+"/"+engine, func(t *testing.T) {
+				m := compile(t, newHost(t, host.Config{Interpreter: engine == "interpreted"}),
+					newGuest().does(abi.ExportLoad, echo(len(one), false), constI32(0)).bytes())
+				ctx, cancel := context.WithCancelCause(t.Context())
+				why := errors.New("no longer wanted")
+				source := &cancelling{batch: batchOf(t, one), cancel: func() { cancel(why) }, left: c.reads}
+				err := within(t, "the call", func() error { return m.Load(ctx, abi.Call{Schema: 1}, source, io.Discard) })
+				if !errors.Is(err, context.Canceled) || !errors.Is(err, why) {
+					t.Errorf("%v", err)
+				}
+				if after := c.reads - source.left; after > 32 {
+					t.Errorf("the guest was given %d batches after the call was cancelled", after)
+				}
+			})
+		}
+	}
+}
+
+// cancelling gives a batch again and again, left times; the first time it cancels the call.
+type cancelling struct {
+	batch  *record.Batch
+	cancel func()
+	left   int
+}
+
+func (e *cancelling) ReadBatch() (*record.Batch, error) {
+	e.cancel()
+	if e.left == 0 {
+		return nil, io.EOF
+	}
+	e.left--
+	return e.batch, nil
+}

@@ -214,7 +214,7 @@ func (c *code) buildWith(ctx context.Context, metered []byte, cache wazero.Compi
 		rc = rc.WithCompilationCache(cache)
 	}
 	c.runtime = wazero.NewRuntimeWithConfig(ctx, rc)
-	c.compiled, err = c.runtime.CompileModule(ctx, metered)
+	c.compiled, err = c.runtime.CompileModule(ctx, c.takeData(metered))
 	return err
 }
 

@@ -25,6 +25,7 @@ var randomSeed = [32]byte([]byte("torpor: the same for every guest"))
 type instance struct {
 	module    api.Module
 	memory    api.Memory
+	seen      []byte              // what memory was when it was looked at, where it only grows and never moves
 	counter   api.MutableGlobal   // of fuel
 	variables []api.MutableGlobal // the module's own; none if it can't be put back
 	linear    *linearMemory       // nil where wazero's own is used
@@ -41,7 +42,8 @@ type beginning struct {
 	monotonic int64
 }
 
-// instantiate makes an instance, in which nothing has run.
+// instantiate makes an instance, in which nothing has run. What the host keeps of data segments is not in
+// its memory yet.
 func (c *code) instantiate(ctx context.Context) (i *instance, err error) {
 	i = &instance{random: rand.NewChaCha8(c.host.seed)}
 	var linear *linearMemory
@@ -67,6 +69,14 @@ func (c *code) instantiate(ctx context.Context) (i *instance, err error) {
 	return i, nil
 }
 
+// look gives length bytes of memory from ptr on.
+func (i *instance) look(ptr, length uint32) ([]byte, bool) {
+	if i.linear != nil {
+		i.seen, _ = i.memory.Read(0, i.memory.Size())
+	}
+	return i.memory.Read(ptr, length)
+}
+
 func (i *instance) close(ctx context.Context) error { return i.module.Close(ctx) }
 
 // initialize makes the first instance and notes what all begin with.
@@ -74,7 +84,8 @@ func (c *code) initialize(ctx context.Context) error {
 	late := c.refusal(abi.ErrTooLarge, "%s ran for longer than %v (CallTime)", abi.ExportInitialize, c.limits.CallTime)
 	ctx, stop := context.WithTimeoutCause(ctx, c.limits.CallTime, late)
 	defer stop()
-	r := &running{module: &Module{c, c.name}, op: opCompile, context: ctx, late: late}
+	r := &running{module: &Module{c, c.name}, op: opCompile, late: late}
+	defer r.watch(ctx)()
 	ctx = &callContext{ctx, r}
 	if r.inst = r.module.fresh(ctx, r); r.inst == nil {
 		return r.err
@@ -106,6 +117,9 @@ func (m *Module) fresh(ctx context.Context, r *running) *instance {
 	if err != nil {
 		r.fail(r.notInstantiated(err))
 		return nil
+	}
+	for _, s := range m.data {
+		i.memory.Write(s.at, s.bytes)
 	}
 	if i.module.ExportedFunction(abi.ExportInitialize) == nil {
 		return i

@@ -37,6 +37,7 @@ type code struct {
 	wasm       []byte
 	limits     Limits
 	tables     tables
+	data       []segment // that the host writes into a new instance, not wazero
 	info       fuel.Info
 	runtime    wazero.Runtime
 	cache      wazero.CompilationCache // nil without a cache folder

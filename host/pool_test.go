@@ -523,3 +523,49 @@ func TestSeed(t *testing.T) {
 		seen[string(first)] = seed
 	}
 }
+
+// What data segments say is in memory when an instance begins, the first and all others, with each engine,
+// whether instances can be used again or not and whoever writes it there.
+func TestDataSegments(t *testing.T) {
+	want := make([]byte, memoryBytes)
+	begin := func() *guest {
+		g := newGuest()
+		for _, d := range []data{{0x2000, []byte("overwritten")}, {0x2004, []byte("in part")}, {0xfff8, []byte("across a page")}, {memoryBytes - 1, []byte("!")}, {memoryBytes, nil}} {
+			g.has(d.at, d.bytes)
+		}
+		return g.does(abi.ExportLoad, emitFrom(0, memoryBytes), constI32(0x2000), constI32(77), constI32(memoryBytes-0x2000), fillMemory, drain, constI32(0))
+	}
+	for _, d := range begin().data {
+		copy(want[d.at:], d.bytes)
+	}
+	for name, change := range map[string]func(g *guest){
+		"plain":     func(*guest) {},
+		"passive":   func(g *guest) { g.passive = [][]byte{[]byte("nowhere")} },
+		"named":     func(g *guest) { g.passive = [][]byte{[]byte("nowhere")}; g.function("drop", dropData) },
+		"not again": func(g *guest) { g.globals = [][]byte{variable(funcRef, nullFunc)} },
+	} {
+		for _, interpreted := range []bool{false, true} {
+			g := begin()
+			change(g)
+			m := compile(t, newHost(t, host.Config{Interpreter: interpreted, Idle: 1}), g.bytes())
+			depth := 0
+			var load func()
+			load = func() {
+				var out bytes.Buffer
+				err := m.Load(t.Context(), abi.Call{Schema: 1}, &chunks{}, writerFunc(func(p []byte) (int, error) {
+					if depth++; depth < 3 { // in an instance that none has used
+						load()
+					}
+					return out.Write(p)
+				}))
+				if err != nil || !bytes.Equal(out.Bytes(), want) {
+					t.Errorf("%s, interpreted %v, call %d: memory is other than it should be, %v", name, interpreted, depth, err)
+				}
+			}
+			for range 3 {
+				depth = 0
+				load()
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package host
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/torpor-run/torpor/host/abi"
 )
@@ -276,13 +277,39 @@ type leb struct {
 }
 
 func (r *leb) uint() uint64 {
-	v, n := binary.Uvarint(r.b)
+	v, _ := r.number()
+	return v
+}
+
+// number gives the bits of a number and how many bytes it takes.
+func (r *leb) number() (v uint64, n int) {
+	v, n = binary.Uvarint(r.b)
 	if n <= 0 {
 		r.b, r.short = nil, true
-		return 0
+		return 0, 0
 	}
 	r.b = r.b[n:]
+	return v, n
+}
+
+// maxLEB32 is how many bytes a number of 32 bits may take.
+const maxLEB32 = 5
+
+// u32 is uint for a number of 32 bits; where it is larger, or takes too many bytes, that counts as cut short.
+func (r *leb) u32() uint64 {
+	v, n := r.number()
+	r.short = r.short || n > maxLEB32 || v > math.MaxUint32
 	return v
+}
+
+// i32 is u32 for a number with a sign.
+func (r *leb) i32() int32 {
+	v, n := r.number()
+	if bits := 7 * n; bits > 0 && v>>(bits-1) != 0 {
+		v |= math.MaxUint64 << bits
+	}
+	r.short = r.short || n > maxLEB32 || int64(v) != int64(int32(v))
+	return int32(v)
 }
 
 // constant reads past a constant expression. What is none of those that wazero knows counts as cut short.

@@ -601,6 +601,7 @@ func (f *function) misc(r *reader, start int) error {
 	}
 	switch op {
 	case miscMemoryInit:
+		f.m.segments = true
 		r.u32()
 		r.zero()
 		f.measured(markSize, start, r.at, bulkCost)
@@ -626,6 +627,7 @@ func (f *function) misc(r *reader, start int) error {
 		f.measured(markGrow, start, r.at, growCost)
 	case miscDataDrop, miscElemDrop, miscTableSize:
 		f.m.keeps = f.m.keeps || op != miscTableSize
+		f.m.segments = f.m.segments || op == miscDataDrop
 		r.u32()
 		f.cost(1)
 	default: // conversions of floats

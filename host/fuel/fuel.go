@@ -6,8 +6,8 @@ import (
 )
 
 // Version is that of the rules by which modules are rewritten: it changes whenever the same module and
-// options give another result.
-const Version = 2
+// options give another result, be it an [Info] that tells more.
+const Version = 3
 
 // DefaultExport is the name under which a module's counter is exported if [Options] name none.
 const DefaultExport = "torpor_fuel"
@@ -82,6 +82,9 @@ type Info struct {
 	// and globals do not count). wazero takes some 30 bytes for each that is made, until the instance is
 	// closed.
 	RefersToFunctions bool
+	// NamesData tells that the code names data segments (memory.init, data.drop), so that a module without
+	// them would be another.
+	NamesData bool
 }
 
 // MaxVariables is how many variables are exported; a module with more is said to keep some.
@@ -124,7 +127,8 @@ func Instrument(wasm []byte, opt Options) ([]byte, Info, error) {
 	if m.keeps {
 		m.mutable = nil
 	}
-	info.Variables, info.Keeps, info.GrowsTables, info.RefersToFunctions = len(m.mutable), m.keeps, m.grows, m.refers
+	info.Variables, info.Keeps, info.GrowsTables = len(m.mutable), m.keeps, m.grows
+	info.RefersToFunctions, info.NamesData = m.refers, m.segments
 	out := m.assemble(opt, code, &e)
 	if len(out) > MaxResultBytes {
 		return nil, Info{}, tooLarge("bytes of the instrumented module", len(out), MaxResultBytes)

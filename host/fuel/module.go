@@ -71,6 +71,7 @@ type module struct {
 	keeps    bool     // what a call changes may be out of the reach of memory and of those globals
 	grows    bool     // a table may grow
 	refers   bool     // code makes references to functions
+	segments bool     // code names data segments
 }
 
 // body is one function's code in the module.

@@ -109,6 +109,9 @@ func TestKeeps(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want %+v", name, info, err, []any{c.variables, c.keeps, c.grows})
 			continue
 		}
+		if named := name == "memory.init" || name == "data.drop" || name == "never reached"; info.NamesData != named {
+			t.Errorf("%s: data segments are named: %v", name, !named)
+		}
 		m, err := parse(out, "another")
 		if err != nil {
 			t.Fatal(err)

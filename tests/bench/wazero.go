@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
+	"strings"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/tetratelabs/wazero"
@@ -33,6 +36,39 @@ const moverWasm = "\x00asm\x01\x00\x00\x00" +
 	"\x05\x03\x01\x00\x01" + // the memory
 	"\x07\x1b\x03\x06memory\x02\x00\x07nothing\x00\x00\x04move\x00\x01" +
 	"\x0a\x11\x02\x02\x00\x0b\x0c\x00\x20\x00\x20\x01\x20\x02\xfc\x0a\x00\x00\x0b"
+
+// echoWasm is a serializer of no more than next and emit: both its operations emit what they are given, in
+// pieces of smallBytes.
+func echoWasm() ([]byte, error) {
+	described, err := cbor.Marshal(abi.Descriptor{Name: "echo", Version: "1", Schema: 1, Reads: []uint64{1}, Media: "application/cbor-seq",
+		Operations: []string{abi.OpSave, abi.OpLoad}})
+	if err != nil {
+		return nil, err
+	}
+	sized := func(parts ...string) string { // behind its length
+		s := strings.Join(parts, "")
+		return string(binary.AppendUvarint(nil, uint64(len(s)))) + s
+	}
+	constant := func(v int) string { return "\x41" + string([]byte{0x80 | byte(v), byte(v >> 7)}) } // v has 13 bits at most
+	const getN, setN, callNext, callEmit, end = "\x20\x00", "\x21\x00", "\x10\x00", "\x10\x01", "\x0b"
+	describe := "\x00" + constant(0) + constant(len(described)) + constant(0) + callEmit + end
+	echo := "\x01\x01\x7e" + // n, an i64
+		"\x03\x40" + constant(echoAt) + constant(smallBytes) + callNext + setN +
+		getN + "\xa7\x04\x40" + constant(echoAt) + getN + "\xa7" + constant(0) + callEmit + "\x1a" + end + // if n has a length
+		getN + "\x42" + string([]byte{byte(bits.TrailingZeros64(uint64(abi.NextEnd)))}) + "\x88\x42\x01\x83\x50\x0d\x00" + end + // again if it has no end
+		constant(0) + end
+	return []byte("\x00asm\x01\x00\x00\x00" +
+		"\x01" + sized("\x03\x60\x02\x7f\x7f\x01\x7e\x60\x03\x7f\x7f\x7f\x01\x7f\x60\x00\x01\x7f") + // types: next, emit, an export
+		"\x02" + sized("\x02", sized(abi.Namespace), sized(abi.ImportNext), "\x00\x00", sized(abi.Namespace), sized(abi.ImportEmit), "\x00\x01") +
+		"\x03" + sized("\x02\x02\x02") + // functions
+		"\x05" + sized("\x01\x00\x01") + // memory
+		"\x07" + sized("\x04", sized(abi.ExportMemory), "\x02\x00", sized(abi.ExportDescribe), "\x00\x02", sized(abi.ExportSave), "\x00\x03", sized(abi.ExportLoad), "\x00\x03") +
+		"\x0a" + sized("\x02", sized(describe), sized(echo)) +
+		"\x0b" + sized("\x01\x00", constant(0), end, sized(string(described)))), nil
+}
+
+// echoAt is where echoWasm's memory has what it was given.
+const echoAt = 4096
 
 // newAlone must be closed even after an error.
 func newAlone(ctx context.Context) (*alone, error) {

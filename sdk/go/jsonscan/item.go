@@ -21,9 +21,11 @@ const tagJSON = 262
 // First bytes of items (RFC 8949, section 3.1).
 const (
 	headNegative = 1 << 5
+	headBytes    = 2 << 5
 	headText     = 3 << 5
 	headArray    = 4 << 5
 	headMap      = 5 << 5
+	headTag      = 6 << 5
 	itemFalse    = 7<<5 | 20
 	itemTrue     = 7<<5 | 21
 	itemNull     = 7<<5 | 22

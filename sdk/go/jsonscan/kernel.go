@@ -2,6 +2,7 @@ package jsonscan
 
 import (
 	"math/bits"
+	"unicode/utf8"
 
 	"github.com/torpor-run/torpor/host/abi/record"
 )
@@ -47,6 +48,20 @@ const (
 	quadAlse = 'a' | 'l'<<8 | 's'<<16 | 'e'<<24
 )
 
+// quadSpelling is what comes before the spelling of a number, but for its length, which is less than 24: tag 262
+// and the head of a byte string.
+const (
+	quadSpelling  = headTag | follow2 | tagJSON>>8<<8 | tagJSON&0xff<<16 | headBytes<<24
+	spellingBytes = 4
+)
+
+// The first bits of characters of two, three and four bytes in UTF-8, as quadAt reads them.
+const (
+	rune2, maskRune2 = 0x80c0, 0xc0e0
+	rune3, maskRune3 = 0x8080e0, 0xc0c0f0
+	rune4, maskRune4 = 0x808080f0, 0xc0c0c0f8
+)
+
 // Longer heads of CBOR (RFC 8949, section 3).
 const (
 	follow1 = 24 + iota // the argument follows in so many bytes
@@ -59,7 +74,8 @@ const (
 // ending at the next one where it needs help, or at the end of the value that was begun at depth outer. It
 // changes p, n, the place, and what s knows of open levels, as far as it came.
 //
-// It writes no more bytes than it reads: so what bounds the one bounds the other.
+// It writes no more bytes than it reads, so what bounds the one bounds the other; but for numbers that keep their
+// spelling, each of which lowers the bound of both.
 func (s *Scanner) transcode(d []byte, n, p, outer, place int) (int, int, int) {
 	var (
 		w     = s.w
@@ -71,7 +87,7 @@ func (s *Scanner) transcode(d []byte, n, p, outer, place int) (int, int, int) {
 		x, y  uint64
 		v     uint64
 		found uint64
-		q     int
+		q, i  int
 	)
 	switch place {
 	case atName:
@@ -110,7 +126,7 @@ value:
 			}
 		}
 		if byteAt(w, p+q) != '"' {
-			goto outValue
+			goto text
 		}
 		setByte(d, n, headText-1+byte(q))
 		n += q
@@ -284,7 +300,10 @@ long:
 				q += 8
 			}
 			q += bits.TrailingZeros64(x)>>3 - p
-			if q > 256 || byteAt(w, p+q) != '"' {
+			if byteAt(w, p+q) != '"' {
+				goto text
+			}
+			if q > 256 {
 				goto outValue
 			}
 			setPair(d, n, headText|follow1|uint16(q-1)<<8)
@@ -292,6 +311,94 @@ long:
 			p += 1 + q
 			goto after
 		}
+	}
+	goto outValue
+
+text:
+	// With escapes, or with what is no ASCII, and of up to 255 bytes. It is written as if it took a head of two
+	// bytes.
+	q = p + 1
+	i = n + 2
+	for q <= limit+margin/2 {
+		x = wordAt(w, q)
+		setWord(d, i, x)
+		found = unusual(x) & tops
+		if found == 0 {
+			q += 8
+			i += 8
+			continue
+		}
+		found = uint64(bits.TrailingZeros64(found)) >> 3
+		q += int(found)
+		i += int(found)
+		v = uint64(quadAt(w, q))
+		if v&0x80 != 0 {
+			setQuad(d, i, uint32(v))
+			if v&maskRune2 == rune2 {
+				if v&0x1e == 0 {
+					goto outValue
+				}
+				q += 2
+				i += 2
+				continue
+			}
+			if v&maskRune3 == rune3 {
+				y = v&0xf<<12 | v>>8&0x3f<<6 | v>>16&0x3f
+				if y < 0x800 || y&0xf800 == 0xd800 {
+					goto outValue
+				}
+				q += 3
+				i += 3
+				continue
+			}
+			y = v&7<<18 | v>>8&0x3f<<12 | v>>16&0x3f<<6 | v>>24&0x3f
+			if v&maskRune4 != rune4 || y < 0x10000 || y > utf8.MaxRune {
+				goto outValue
+			}
+			q += 4
+			i += 4
+			continue
+		}
+		c = byte(v)
+		if c == '\\' {
+			c = byte(v >> 8)
+			if c == 'n' {
+				c = '\n'
+			} else if c == 't' {
+				c = '\t'
+			} else if c == 'r' {
+				c = '\r'
+			} else if c == 'b' {
+				c = '\b'
+			} else if c == 'f' {
+				c = '\f'
+			} else if c != '"' && c != '\\' && c != '/' { // one of four digits, or none
+				goto outValue
+			}
+			setByte(d, i, c)
+			q += 2
+			i++
+			continue
+		}
+		v = uint64(i - n - 2)
+		if c != '"' || v > 255 {
+			goto outValue
+		}
+		p = q + 1
+		if v >= 24 {
+			setPair(d, n, headText|follow1|uint16(v)<<8)
+			n = i
+			goto after
+		}
+		x = wordAt(d, n+2)
+		y = wordAt(d, n+10)
+		found = wordAt(d, n+18)
+		setByte(d, n, headText|byte(v))
+		setWord(d, n+1, x)
+		setWord(d, n+9, y)
+		setWord(d, n+17, found)
+		n = i - 1
+		goto after
 	}
 	goto outValue
 
@@ -319,7 +426,7 @@ number:
 	}
 	c = byteAt(w, q)
 	if c != ',' && c|0x20 != '}' && c > ' ' { // 1.5, 1e5, or what is no number
-		goto outValue
+		goto spelling
 	}
 	if major != 0 {
 		if v == 0 { // -0
@@ -353,6 +460,51 @@ number:
 	setByte(d, n, major|follow8)
 	setWord(d, n+1, bits.ReverseBytes64(v))
 	n += 9
+	goto after
+
+spelling:
+	// Less than 24 bytes, of which the digits before a point or exponent have been read: what is no integer
+	// keeps its spelling.
+	if c == '.' {
+		q++
+		found = countDigits(wordAt(w, q) ^ zeros)
+		if found == 0 {
+			goto outValue
+		}
+		q += int(found)
+		if found == 8 {
+			found = countDigits(wordAt(w, q) ^ zeros)
+			q += int(found)
+			if found == 8 {
+				found = countDigits(wordAt(w, q) ^ zeros)
+				q += int(found)
+			}
+		}
+		c = byteAt(w, q)
+	}
+	if c|0x20 == 'e' {
+		q++
+		c = byteAt(w, q)
+		if c == '-' || c == '+' {
+			q++
+		}
+		found = countDigits(wordAt(w, q) ^ zeros)
+		if found == 0 {
+			goto outValue
+		}
+		q += int(found)
+		c = byteAt(w, q)
+	}
+	if c != ',' && c|0x20 != '}' && c > ' ' || q-p >= 24 || depth-outer == record.MaxDepth {
+		goto outValue
+	}
+	setQuad(d, n, quadSpelling+uint32(q-p)<<24)
+	setWord(d, n+4, wordAt(w, p))
+	setWord(d, n+12, wordAt(w, p+8))
+	setWord(d, n+20, wordAt(w, p+16))
+	n += spellingBytes + q - p
+	p = q
+	limit -= spellingBytes
 	goto after
 
 opened:
@@ -532,6 +684,7 @@ func (w *Writer) spell(d []byte, n int, item []byte, p, place int) (int, int, in
 		x, y   uint64
 		found  uint64
 		q, i   int
+		m      int
 	)
 	if place == atName {
 		goto name
@@ -561,7 +714,7 @@ value:
 		i = q
 		if i > 8 {
 			if found != 0 {
-				goto out
+				goto text
 			}
 			x = wordAt(b, p+9)
 			setWord(d, n+9, x)
@@ -572,7 +725,7 @@ value:
 			i -= 8
 			if i > 8 {
 				if found != 0 {
-					goto out
+					goto text
 				}
 				x = wordAt(b, p+17)
 				setWord(d, n+17, x)
@@ -584,7 +737,7 @@ value:
 			}
 		}
 		if found<<((32-4*i)&63)<<((32-4*i)&63) != 0 { // of the last word only the first i bytes count
-			goto out
+			goto text
 		}
 		n += q + 2
 		setByte(d, n-1, '"')
@@ -625,8 +778,11 @@ value:
 			p++
 			goto after
 		}
+		if first >= headMap+24 {
+			goto spelling
+		}
 		v = uint64(first & 0x1f)
-		if first >= headMap+24 || v >= 24 || int(v) >= end-p || depth == record.MaxDepth {
+		if v >= 24 || int(v) >= end-p || depth == record.MaxDepth {
 			goto out
 		}
 		p++
@@ -664,7 +820,7 @@ value:
 			setWord(d, n+1+i, x)
 			setWord(d, n+9+i, y)
 			if (unusual(x)|unusual(y))&tops != 0 {
-				goto out
+				goto text
 			}
 		}
 		x = wordAt(b, p+q-14) // the last 16 bytes
@@ -672,7 +828,7 @@ value:
 		setWord(d, n+q-15, x)
 		setWord(d, n+q-7, y)
 		if (unusual(x)|unusual(y))&tops != 0 {
-			goto out
+			goto text
 		}
 		n += q + 2
 		setByte(d, n-1, '"')
@@ -720,6 +876,142 @@ number:
 	n += 8 - q
 	setWord(d, n, spelled(v%1e8)+zeros)
 	n += 8
+	goto after
+
+text:
+	// What needs escapes of two bytes, or is not all ASCII. That it lies in the item has been seen.
+	if first == headText|follow1 {
+		i = p + 2
+		q = i + int(byteAt(b, p+1))
+	} else {
+		i = p + 1
+		q = i + int(first) - headText
+	}
+	if escape || 2*(q-i) > room-n {
+		goto out
+	}
+	setByte(d, n, '"')
+	m = n + 1
+	for i < q {
+		x = wordAt(b, i)
+		setWord(d, m, x)
+		found = unusual(x) & tops
+		if found == 0 {
+			i += 8
+			m += 8
+			continue
+		}
+		found = uint64(bits.TrailingZeros64(found)) >> 3
+		i += int(found)
+		m += int(found)
+		if i >= q {
+			break
+		}
+		v = uint64(quadAt(b, i))
+		if v&0x80 != 0 {
+			setQuad(d, m, uint32(v))
+			if v&maskRune2 == rune2 {
+				if v&0x1e == 0 || i+2 > q {
+					goto out
+				}
+				i += 2
+				m += 2
+				continue
+			}
+			if v&maskRune3 == rune3 {
+				y = v&0xf<<12 | v>>8&0x3f<<6 | v>>16&0x3f
+				if y < 0x800 || y&0xf800 == 0xd800 || i+3 > q {
+					goto out
+				}
+				i += 3
+				m += 3
+				continue
+			}
+			y = v&7<<18 | v>>8&0x3f<<12 | v>>16&0x3f<<6 | v>>24&0x3f
+			if v&maskRune4 != rune4 || y < 0x10000 || y > utf8.MaxRune || i+4 > q {
+				goto out
+			}
+			i += 4
+			m += 4
+			continue
+		}
+		first = byte(v)
+		if first == '\n' {
+			first = 'n'
+		} else if first == '\t' {
+			first = 't'
+		} else if first == '\r' {
+			first = 'r'
+		} else if first == '\b' {
+			first = 'b'
+		} else if first == '\f' {
+			first = 'f'
+		} else if first != '"' && first != '\\' { // one of four digits
+			goto out
+		}
+		setPair(d, m, '\\'|uint16(first)<<8)
+		i++
+		m += 2
+	}
+	n = m - (i - q) + 1 // the last word may go on behind the text
+	setByte(d, n-1, '"')
+	p = q
+	goto after
+
+spelling:
+	q = int(quadAt(b, p)>>24) - headBytes
+	if quadAt(b, p)&0xffffff != quadSpelling&0xffffff || uint(q) >= 24 || p+q >= end-spellingBytes+1 {
+		goto out
+	}
+	i = p + spellingBytes
+	if byteAt(b, i) == '-' {
+		i++
+	}
+	x = wordAt(b, i) ^ zeros
+	found = countDigits(x)
+	if found == 0 || found > 1 && x&0xff == 0 {
+		goto out
+	}
+	i += int(found)
+	if found == 8 {
+		found = countDigits(wordAt(b, i) ^ zeros)
+		i += int(found)
+	}
+	if byteAt(b, i) == '.' {
+		i++
+		found = countDigits(wordAt(b, i) ^ zeros)
+		if found == 0 {
+			goto out
+		}
+		i += int(found)
+		if found == 8 {
+			found = countDigits(wordAt(b, i) ^ zeros)
+			i += int(found)
+			if found == 8 {
+				found = countDigits(wordAt(b, i) ^ zeros)
+				i += int(found)
+			}
+		}
+	}
+	if byteAt(b, i)|0x20 == 'e' {
+		i++
+		if byteAt(b, i) == '-' || byteAt(b, i) == '+' {
+			i++
+		}
+		found = countDigits(wordAt(b, i) ^ zeros)
+		if found == 0 {
+			goto out
+		}
+		i += int(found)
+	}
+	if i != p+spellingBytes+q { // longer, or no number, or what is behind it looks like digits
+		goto out
+	}
+	setWord(d, n, wordAt(b, p+4))
+	setWord(d, n+8, wordAt(b, p+12))
+	setWord(d, n+16, wordAt(b, p+20))
+	n += q
+	p = i
 
 after:
 	place = atAfter

@@ -494,7 +494,7 @@ func (s *Scanner) str() (escaped, ok bool) {
 		}
 		switch c := s.w[s.p]; {
 		case c == '"':
-			if stop == 0 && !utf8.Valid(s.w[s.keep:s.p]) {
+			if stop == 0 && !validUTF8(s.w[s.keep:s.p]) {
 				s.failed(torpor.CodeCorrupt, s.keep+invalid(s.w[s.keep:s.p]), "not UTF-8")
 				return false, false
 			}
@@ -581,10 +581,7 @@ func (s *Scanner) decode(begin, end int) ([]byte, bool) {
 	text := s.text[:0]
 	for i := begin; i < end; {
 		if s.w[i] != '\\' {
-			run := i + 1
-			for run < end && s.w[run] != '\\' {
-				run++
-			}
+			run := i + plain(s.w[i:], 0) // to the next backslash, or the quote at end
 			text = append(text, s.w[i:run]...)
 			i = run
 			continue

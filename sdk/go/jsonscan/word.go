@@ -3,6 +3,7 @@ package jsonscan
 import (
 	"encoding/binary"
 	"math/bits"
+	"unicode/utf8"
 )
 
 // What follows looks at eight bytes at a time. In a guest a jump costs some 4 ns and a call 12, so a loop
@@ -42,12 +43,55 @@ func plain(b []byte, stop uint64) int {
 			return i + bits.TrailingZeros64(found)/8
 		}
 	}
+	if left := len(b) - i; left > 0 && i > 0 { // the last eight bytes, of which the first have been looked at
+		x := binary.LittleEndian.Uint64(b[len(b)-8:])>>(64-8*left) | zeros<<(8*left)
+		if found := special(x, stop); found != 0 {
+			return i + bits.TrailingZeros64(found)/8
+		}
+		return len(b)
+	}
 	for ; i < len(b); i++ {
 		if c := b[i]; c == '"' || c == '\\' || c < ' ' || uint64(c)&stop != 0 {
 			return i
 		}
 	}
 	return i
+}
+
+// validUTF8 is utf8.Valid without calls and without a look at each byte that is ASCII.
+func validUTF8(b []byte) bool {
+	le := binary.LittleEndian
+	for len(b) >= 8 {
+		found := le.Uint64(b) & tops
+		if found == 0 {
+			b = b[8:]
+			continue
+		}
+		b = b[bits.TrailingZeros64(found)/8:]
+		if len(b) < utf8.UTFMax {
+			break
+		}
+		switch v := le.Uint32(b); {
+		case v&maskRune2 == rune2:
+			if v&0x1e == 0 { // shorter would do
+				return false
+			}
+			b = b[2:]
+		case v&maskRune3 == rune3:
+			if r := v&0xf<<12 | v>>8&0x3f<<6 | v>>16&0x3f; r < 0x800 || r&0xf800 == 0xd800 {
+				return false
+			}
+			b = b[3:]
+		case v&maskRune4 == rune4:
+			if r := v&7<<18 | v>>8&0x3f<<12 | v>>16&0x3f<<6 | v>>24&0x3f; r < 0x10000 || r > utf8.MaxRune {
+				return false
+			}
+			b = b[4:]
+		default:
+			return false
+		}
+	}
+	return utf8.Valid(b)
 }
 
 // digits reads the digits b begins with and says how many there are: up to 16, and 17 for more, of which

@@ -212,14 +212,23 @@ func (w *Writer) short(s []byte, colon bool) bool {
 
 // appendText adds the inside of a string.
 func (w *Writer) appendText(dst, s []byte) []byte {
+	stop := uint64(tops) // bytes that are no ASCII; once they have been looked at, they are passed over
 	for len(s) > 0 {
-		n := plain(s, tops)
+		n := plain(s, stop)
 		if w.EscapeHTML {
 			n = plainHTML(s[:n])
 		}
 		dst = append(dst, s[:n]...)
 		if s = s[n:]; len(s) == 0 {
 			break
+		}
+		if s[0] >= utf8.RuneSelf && !w.EscapeHTML {
+			if !validUTF8(s) {
+				w.failed(notUTF8)
+				return dst
+			}
+			stop = 0
+			continue
 		}
 		if s[0] >= utf8.RuneSelf {
 			// What is no ASCII goes on to the next byte that is.
