@@ -53,3 +53,10 @@ func TestDefaultLimits(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLoggerIsRequired: it is missed when the host is made, not when the first module logs.
+func TestLoggerIsRequired(t *testing.T) {
+	if h, err := host.New(t.Context(), host.Config{}); err == nil || !strings.Contains(err.Error(), "Logger") {
+		t.Errorf("%v, %v", h, err)
+	}
+}

@@ -3,6 +3,7 @@ package sdktest
 import (
 	"bytes"
 	"context"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -37,12 +38,16 @@ func (c *Costs) Of(op string) host.CallCost {
 	return c.last[op]
 }
 
-// Compile compiles a module in a host of its own, as cfg says but for the observer, which ends with the test.
+// Compile compiles a module in a host of its own, which ends with the test, as cfg says but for the observer;
+// without a logger it is silent.
 func Compile(t testing.TB, name string, wasm []byte, cfg host.Config) (*host.Module, *Costs) {
 	t.Helper()
 	ctx := context.Background() // a test's own is done before its cleanups run
 	costs := &Costs{}
 	cfg.Observer = costs
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	h, err := host.New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
