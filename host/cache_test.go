@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -96,7 +97,7 @@ func TestCacheFolderOthersMayWriteTo(t *testing.T) {
 		if err := os.Chmod(dir, mode); err != nil {
 			t.Fatal(err)
 		}
-		_, err := host.New(t.Context(), host.Config{CacheDir: dir})
+		_, err := host.New(t.Context(), host.Config{CacheDir: dir, Logger: slog.New(slog.DiscardHandler)})
 		want := fmt.Sprintf("module cache %s: others may write to it (mode %04o)", dir, mode)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "chmod 0700") {
 			t.Errorf("mode %o: %v", mode, err)
@@ -118,7 +119,7 @@ func TestCacheFolderThatCannotBe(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{file, filepath.Join(file, "cache")} {
-		if _, err := host.New(t.Context(), host.Config{CacheDir: dir}); err == nil || !strings.Contains(err.Error(), "module cache") {
+		if _, err := host.New(t.Context(), host.Config{CacheDir: dir, Logger: slog.New(slog.DiscardHandler)}); err == nil || !strings.Contains(err.Error(), "module cache") {
 			t.Errorf("%s: %v", dir, err)
 		}
 	}

@@ -109,12 +109,12 @@ var errClosed = errors.New("the module host is closed")
 // New makes a host. Close must be called when its modules are no longer used. That ctx ends does not
 // matter to the host.
 func New(ctx context.Context, cfg Config) (*Host, error) {
-	if cfg.Logger == nil {
-		return nil, errors.New("host: Logger is required; slog.New(slog.DiscardHandler) is one that is silent")
-	}
 	limits, err := cfg.Limits.withDefaults(Limits{})
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Logger == nil {
+		return nil, errors.New("host: Logger is required; slog.New(slog.DiscardHandler) is one that is silent")
 	}
 	h := &Host{cacheDir: cfg.CacheDir, limits: limits, named: map[string]Limits{}, piece: cfg.InputPiece, asLeft: cfg.AsLeft, seed: randomSeed, idle: cmp.Or(cfg.Idle, DefaultIdle),
 		engine: wazero.NewRuntimeConfig, logger: cfg.Logger, observer: cfg.Observer, modules: map[identity]*code{}, compiling: map[identity]*compilation{}}
