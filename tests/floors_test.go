@@ -39,6 +39,7 @@ func floors() []string {
 		"runtime/source/spool",
 		"runtime/remote/...",
 		"runtime",
+		"runtime/supervisor",
 		"runtime/statedir",
 		"runtime/statefile",
 		"runtime/vfs/vfstest",
