@@ -15,6 +15,24 @@ type Module struct {
 	Wasm []byte
 }
 
+//go:embed json.wasm
+var json []byte
+
+// JSON is the serializer of JSON text (json/README.md). The bytes are shared: do not change them.
+func JSON() []byte { return json }
+
+//go:embed files.wasm
+var files []byte
+
+// Files is the serializer of folders (files/README.md). The bytes are shared: do not change them.
+func Files() []byte { return files }
+
+//go:embed pickle.wasm
+var pickle []byte
+
+// Pickle is the serializer of Python pickles (pickle/README.md). The bytes are shared: do not change them.
+func Pickle() []byte { return pickle }
+
 //go:embed records.wasm
 var records []byte
 
@@ -22,7 +40,20 @@ var records []byte
 // are shared: do not change them.
 func Records() []byte { return records }
 
+//go:embed raw.wasm
+var raw []byte
+
+// Raw is the serializer of any bytes (raw/README.md). The bytes are shared: do not change them.
+func Raw() []byte { return raw }
+
+//go:embed sqlite.wasm
+var sqlite []byte
+
+// SQLite is the serializer of SQLite databases as rows (sqlite/README.md). The bytes are shared: do not
+// change them.
+func SQLite() []byte { return sqlite }
+
 // All lists the built-in serializers by name.
 func All() []Module {
-	return []Module{{Name: "records", Wasm: records}}
+	return []Module{{Name: "files", Wasm: files}, {Name: "json", Wasm: json}, {Name: "pickle", Wasm: pickle}, {Name: "raw", Wasm: raw}, {Name: "records", Wasm: records}, {Name: "sqlite", Wasm: sqlite}}
 }

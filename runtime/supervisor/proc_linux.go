@@ -160,7 +160,8 @@ func listener(port int) string {
 }
 
 // stranger says who listens on a service's port in its stead: somebody who is no descendant of the guard and
-// was there before it. Who came later may well have been begun for the service, by a container engine for one. It is not ok when the guard is gone.
+// was there before it. Who came later may well have been begun for the service, by
+// a container engine for one. It is not ok when the guard is gone.
 func stranger(port, guard int) (who string, ok bool) {
 	of := slices.DeleteFunc(sockets(port), func(s socket) bool { return !s.local })
 	if len(of) == 0 {

@@ -3,7 +3,7 @@
 //
 //	go run ./tests/bench                 # print
 //	go run ./tests/bench --write         # and put the tables into tests/bench/RESULTS.md
-//	go run ./tests/bench --only state    # s3; host: the Wasm host; state: files, memory, deltas
+//	go run ./tests/bench --only state    # s3; host: the Wasm host; serializers; state: files, memory, deltas
 //
 // Each round measures every contender once, one after the other; the table shows each one's median.
 package main
@@ -30,7 +30,7 @@ func main() {
 	size := flag.Int("size", 100, "bytes of each object")
 	large := flag.Int("large", 1000, "megabytes of the large state")
 	largeRounds := flag.Int("large-rounds", 3, "how often it is measured")
-	only := flag.String("only", "", "measure this only: s3, host or state")
+	only := flag.String("only", "", "measure this only: s3, host, serializers or state")
 	write := flag.Bool("write", false, "write tests/bench/RESULTS.md")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of the rounds to this file")
 	flag.Parse()
@@ -43,6 +43,7 @@ func main() {
 	benches := []bench{
 		{"s3", func(out *strings.Builder) error { return benchS3(ctx, out, *rounds, *objects, *size) }},
 		{"host", func(out *strings.Builder) error { return benchHost(ctx, out, *rounds) }},
+		{"serializers", func(out *strings.Builder) error { return benchSerializers(ctx, out, *rounds) }},
 		{"state", func(out *strings.Builder) error {
 			return benchState(ctx, out, *rounds, *largeRounds, int64(*large)*1e6)
 		}},
@@ -85,7 +86,7 @@ func run(benches []bench, only, head string, write bool) error {
 		}
 		benches = slices.DeleteFunc(benches, func(b bench) bool { return b.name != only })
 		if len(benches) == 0 {
-			return fmt.Errorf("-only %s: there is s3, host and state", only)
+			return fmt.Errorf("-only %s: there is s3, host, serializers and state", only)
 		}
 	}
 	var out strings.Builder

@@ -155,9 +155,7 @@ func (s *Source) run(ctx context.Context, command []string, in io.Reader, out io
 		return fmt.Errorf("%s: %w", command[0], err)
 	}
 	err := cmd.Wait()
-	if err != nil {
-		endGroup(cmd) // what the command has begun and left, too
-	}
+	endGroup(cmd) // what the command has begun and left
 	var exit *osexec.ExitError
 	switch {
 	case kept.err != nil:

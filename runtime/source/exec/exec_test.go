@@ -139,14 +139,18 @@ func TestNothingIsLeft(t *testing.T) {
 	for name, script := range map[string]string{
 		"asked":    `sleep 100 & echo $! > child; echo $$ > self; wait`,
 		"stubborn": `trap "" TERM; sleep 100 & echo $! > child; echo $$ > self; while :; do sleep 1; done`,
+		"done":     `sleep 100 > /dev/null 2>&1 & echo $! > child; echo $$ > self`,
 		"flooding": `sleep 100 & echo $! > child; echo $$ > self; exec yes`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := t.TempDir()
 			config := exec.Config{Folder: folder, Dump: sh(script), Grace: 100 * time.Millisecond, Timeout: time.Second}
 			want := context.DeadlineExceeded
-			if name == "flooding" {
+			switch name {
+			case "flooding":
 				config.Timeout, config.Spool.Bytes, want = time.Minute, 1<<20, abi.ErrTooLarge
+			case "done":
+				config.Timeout, want = time.Minute, nil
 			}
 			if _, err := newSource(t, config).Capture(t.Context()); !errors.Is(err, want) {
 				t.Errorf("%v, want %v", err, want)

@@ -1,6 +1,6 @@
 // Package http is the source of services that hand over their state themselves, at a URL of their own:
 //
-//	GET    the state URL   200 and the native state, or 204 for none
+//	GET    the state URL   200 and the native state as it is, in no Content-Encoding, or 204 for none
 //	PUT    the state URL   the native state in the body; 2xx once it has replaced what there was
 //	DELETE the state URL   2xx once the service is empty
 //
@@ -22,6 +22,7 @@ import (
 	nethttp "net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/torpor-run/torpor/host/abi"
@@ -91,6 +92,12 @@ func (s *Source) AtomicCapture() bool { return s.config.Atomic }
 func (s *Source) Capture(ctx context.Context) (runtime.Capture, error) {
 	var state *spool.Spool
 	err := s.exchange(ctx, nethttp.MethodGet, nil, func(ctx context.Context, r *nethttp.Response) (err error) {
+		if r.StatusCode != nethttp.StatusOK && r.StatusCode != nethttp.StatusNoContent {
+			return fmt.Errorf("%s: a state is answered with 200, none with 204", r.Status)
+		}
+		if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
+			return fmt.Errorf("the answer has the Content-Encoding %q, which was not asked for", coding)
+		}
 		if !ends(r) {
 			return errors.New("the answer says neither how long it is nor comes in chunks: where it ends could not be told from a broken connection")
 		}
@@ -148,13 +155,17 @@ func (s *Source) exchange(ctx context.Context, method string, state *spool.Spool
 		r.Header[name] = values
 	}
 	r.Header.Set("Accept-Encoding", "identity")
+	var sent *counted
+	if state != nil {
+		sent = &counted{r: state.Reader()}
+	}
 	switch {
 	case state == nil:
 		r.Header.Set("Accept", s.config.Media)
 	default:
 		r.Header.Set("Content-Type", s.config.Media)
 		if state.Size() > 0 {
-			r.Body, r.ContentLength = io.NopCloser(state.Reader()), state.Size()
+			r.Body, r.ContentLength = io.NopCloser(sent), state.Size()
 		}
 	}
 	answer, err := s.client.Do(r)
@@ -168,6 +179,9 @@ func (s *Source) exchange(ctx context.Context, method string, state *spool.Spool
 	if err := refused(answer); err != nil {
 		return s.about(fmt.Errorf("%s %s: %w", method, s.config.URL, err))
 	}
+	if sent != nil && sent.n.Load() < state.Size() {
+		return s.about(fmt.Errorf("%s %s: %s, before the service can have read the state: %d of %d bytes were sent", method, s.config.URL, answer.Status, sent.n.Load(), state.Size()))
+	}
 	if err := take(ctx, answer); err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -175,6 +189,18 @@ func (s *Source) exchange(ctx context.Context, method string, state *spool.Spool
 		return s.about(fmt.Errorf("%s %s: %w", method, s.config.URL, err))
 	}
 	return nil
+}
+
+// counted counts what was read of a state. The transport may go on reading while the answer is looked at.
+type counted struct {
+	r io.Reader
+	n atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // withoutURL takes off what net/http says of method and URL: exchange says it.

@@ -153,6 +153,45 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
+// TestOtherAnswers: what is a success of HTTP but no state is not captured as one.
+func TestOtherAnswers(t *testing.T) {
+	for name, f := range map[string]nethttp.HandlerFunc{
+		"202": func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+			w.WriteHeader(202)
+			_, _ = io.WriteString(w, "later")
+		},
+		"206": func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+			w.WriteHeader(206)
+			_, _ = io.WriteString(w, "half")
+		},
+		"gzip": func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = io.WriteString(w, "\x1f\x8b")
+		},
+	} {
+		if c, err := answering(t, f).Capture(t.Context()); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v %v", name, c, err)
+		}
+	}
+	s := answering(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) {
+		w.Header().Set("Content-Encoding", "identity")
+		_, _ = io.WriteString(w, "state")
+	})
+	c, err := s.Capture(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
+}
+
+// TestUnread: a service that says it has taken a state before it can have read it has not.
+func TestUnread(t *testing.T) {
+	s := answering(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) { w.WriteHeader(nethttp.StatusNoContent) })
+	if err := s.Restore(t.Context(), strings.NewReader(strings.Repeat("x", 32<<20))); err == nil {
+		t.Error("taken")
+	}
+}
+
 func TestNoState(t *testing.T) {
 	s := answering(t, func(w nethttp.ResponseWriter, _ *nethttp.Request) { w.WriteHeader(nethttp.StatusNoContent) })
 	c, err := s.Capture(t.Context())
