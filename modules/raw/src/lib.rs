@@ -135,7 +135,11 @@ fn load(records: &mut Input<'_>, native: &mut Output<'_>) -> Result<()> {
         }
         if key == END {
             ended = true;
-            if end(r.value).map_err(|f| f.error(at).path(END))? != (order.bytes(), order.pieces(), order.digest()) {
+            let found = match end(r.value).map_err(|f| f.error(at).path(END))? {
+                Some(found) => found,
+                None => return Err(wrong(at, END, "there is other than bytes, pieces and order")),
+            };
+            if found != (order.bytes(), order.pieces(), &order.digest().to_be_bytes()[..]) {
                 let msg = "the pieces are not those of one state, or not in its order: states of raw cannot be merged";
                 return Err(wrong(at, END, msg));
             }
@@ -143,6 +147,9 @@ fn load(records: &mut Input<'_>, native: &mut Output<'_>) -> Result<()> {
         }
         let mut value = Reader::new(r.value);
         let piece = value.bytes().map_err(|f| f.error(at).path(key))?;
+        if piece.is_empty() {
+            return Err(wrong(at, key, "an empty piece"));
+        }
         match parse_piece_name(key.as_bytes()) {
             Some((hash, count)) if hash == hash64(piece) => order.add(hash, count, piece.len()),
             Some(_) => return Err(wrong(at, key, "the piece has another hash than its key says")),
@@ -152,22 +159,18 @@ fn load(records: &mut Input<'_>, native: &mut Output<'_>) -> Result<()> {
     }
 }
 
-/// The value of the last record: bytes, pieces, order.
-fn end(value: &[u8]) -> core::result::Result<(u64, u64, u64), Fault> {
+/// The value of the last record: bytes, pieces, order. `None` if there is anything else.
+fn end(value: &[u8]) -> core::result::Result<Option<(u64, u64, &[u8])>, Fault> {
     let mut r = Reader::new(value);
-    let (mut bytes, mut pieces, mut order) = (0, 0, 0);
-    for _ in 0..r.map()? {
-        match r.text()? {
-            "bytes" => bytes = r.uint()?,
-            "pieces" => pieces = r.uint()?,
-            "order" => order = r.bytes()?.try_into().map_or(0, u64::from_be_bytes),
-            _ => {
-                r.item()?;
-            }
-        }
+    if r.map()? != 3 {
+        return Ok(None);
     }
+    let names_and_values = (r.text()?, r.uint()?, r.text()?, r.uint()?, r.text()?, r.bytes()?);
     r.end()?;
-    Ok((bytes, pieces, order))
+    Ok(match names_and_values {
+        ("bytes", bytes, "pieces", pieces, "order", order) => Some((bytes, pieces, order)),
+        _ => None,
+    })
 }
 
 #[cold]
@@ -346,6 +349,25 @@ mod tests {
         fails(vec![vec![0x83, 0x60, 0x41, b'x', 0x41, 0]], "the key is none");
         fails(vec![vec![0x83, 0x60, 0x61, b'x', 0xf6]], "a byte string expected");
         fails(vec![vec![0x83, 0x60, 0x63, b'e', b'n', b'd', 0xf6]], "a map expected");
+        // What save does not write, load does not take: it would be gone from the next save.
+        let nothing = [&[0x83, 0x60, 0x70][..], b"ef46db3751d8e999", &[0x40]].concat();
+        let empty = split(&save::<Raw>(b"").unwrap()).remove(0);
+        let mut order = Order::new();
+        order.add(hash64(b""), 0, 0);
+        let mut end = empty.clone();
+        let n = end.len();
+        end[n - 8..].copy_from_slice(&order.digest().to_be_bytes());
+        end[n - 16] = 1; // pieces
+        fails(vec![nothing, end], "an empty piece");
+        let mut more = empty.clone();
+        assert_eq!(more[6], 0xa3);
+        more[6] = 0xa4;
+        more.extend([0x61, b'x', 0xf6]);
+        fails(vec![more], "other than bytes, pieces and order");
+        let mut again = empty;
+        again[6] = 0xa4;
+        again.extend([0x65, b'b', b'y', b't', b'e', b's', 0x00]);
+        fails(vec![again], "other than bytes, pieces and order");
     }
 
     #[test]

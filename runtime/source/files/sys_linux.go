@@ -141,8 +141,8 @@ func mounted(path string) bool {
 
 // mountBelow gives a mount point that lies in a folder, if there is one.
 func mountBelow(path string) (string, bool) {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
 	}
 	for at := range mounts() {
 		if strings.HasPrefix(at, path+"/") {

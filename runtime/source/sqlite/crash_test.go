@@ -54,6 +54,7 @@ func TestStepsFail(t *testing.T) {
 					}
 				}
 				was := query(t, filepath.Join(dir, "a.db"), look)
+				before := nativeOf(t, s)
 				at := 0
 				s.step = func(string) error {
 					if at++; at == k {
@@ -69,6 +70,9 @@ func TestStepsFail(t *testing.T) {
 					if now != was && (!isNew || !strings.Contains(now, "row 1")) || err == nil && !isNew {
 						t.Fatalf("step %d (%v): %s is neither old nor new: %q", k, err, n, now)
 					}
+				}
+				if now := nativeOf(t, s); !folder && !bytes.Equal(now, before) && !bytes.Equal(now, state) {
+					t.Fatalf("step %d (%v): the database is neither old nor new to a capture", k, err)
 				}
 				if err := s.Restore(t.Context(), bytes.NewReader(state)); err != nil {
 					t.Fatalf("step %d: again: %v", k, err)
@@ -111,7 +115,11 @@ func TestKilled(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for i := range 15 {
+		rounds := 15
+		if testing.Short() {
+			rounds = 4
+		}
+		for i := range rounds {
 			ctx, cancel := context.WithCancel(t.Context())
 			cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", "^TestKilled$", "-test.count", "1")
 			cmd.Env = append(os.Environ(), "TORPOR_SQLITE_RESTORE="+dir)

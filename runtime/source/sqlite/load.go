@@ -218,7 +218,11 @@ func (l *loader) enter(first bool) (err error) {
 			g.pragmas.pageSize, g.pragmas.encoding, g.pragmas.autoVacuum))
 	}
 	// Nothing of it counts before it is whole.
-	return errors.Join(err, g.c.exec("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; PRAGMA cache_size=-16384; BEGIN"))
+	err = errors.Join(err, g.c.exec("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA locking_mode=EXCLUSIVE; PRAGMA cache_size=-16384; BEGIN"))
+	if err == nil && first && g.pragmas.encoding != "UTF-8" { // which is stored with the first table only
+		err = g.c.exec("CREATE TABLE t(a); DROP TABLE t")
+	}
+	return err
 }
 
 // leave closes the database being built.
@@ -270,19 +274,18 @@ func (l *loader) object(o *object) error {
 	if err := makeTable(g.c, o); err != nil {
 		return err
 	}
-	key := strings.ToLower(o.name)
-	if g.tables[key] != nil {
+	if g.tables[o.name] != nil {
 		return fmt.Errorf("%w: it is there twice", abi.ErrCorrupt)
 	}
-	g.tables[key] = o
+	g.tables[o.name] = o
 	return nil
 }
 
 // begin begins the rows of a table.
 func (l *loader) begin(name string) error {
 	l.close()
-	o := l.now.tables[strings.ToLower(name)]
-	if o == nil || o.name != name {
+	o := l.now.tables[name]
+	if o == nil {
 		return fmt.Errorf("%w: rows of table %s, which did not come", abi.ErrCorrupt, quoted(name))
 	}
 	l.table = o

@@ -84,7 +84,7 @@ func (s *Source) restore(ctx context.Context, st *staging, native io.Reader) err
 			return err
 		}
 	}
-	return s.swap(ctx, st.all)
+	return s.swap(ctx, st.all, st.folders)
 }
 
 // Reset removes the databases, or empties them with Config.InPlace.
@@ -94,7 +94,7 @@ func (s *Source) Reset(ctx context.Context) error {
 		err = s.sweep()
 	}
 	if err == nil {
-		err = s.swap(ctx, nil)
+		err = s.swap(ctx, nil, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: reset: %w", s.cfg.Path, explain(err))
@@ -180,6 +180,12 @@ func (st *staging) add(name string) (*staged, error) {
 		return nil, err
 	}
 	g := &staged{name: name, target: target, temp: target + stagedEnding, tables: map[string]*object{}}
+	// Whatever has such a name, a link that leads elsewhere too, is not written through.
+	for _, e := range append(siblings(), "") {
+		if err := os.Remove(g.temp + e); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
 	st.all = append(st.all, g)
 	return g, nil
 }
@@ -187,6 +193,9 @@ func (st *staging) add(name string) (*staged, error) {
 // folder makes the folders that lead to a database, and refuses links on the way inside the source's.
 func (st *staging) folder(name, target string) error {
 	dir := filepath.Dir(target)
+	if err := st.s.inside(name); err != nil {
+		return err
+	}
 	var missing []string
 	for d := dir; ; d = filepath.Dir(d) {
 		_, err := os.Stat(d)
@@ -205,16 +214,29 @@ func (st *staging) folder(name, target string) error {
 		}
 		st.folders = append(st.folders, d)
 	}
-	if !st.s.folder() || !strings.Contains(name, "/") {
+	return nil
+}
+
+// inside refuses a database behind a link inside the source's folder, before anything is made there.
+func (s *Source) inside(name string) error {
+	if !s.folder() || !strings.Contains(name, "/") {
 		return nil
 	}
-	root, err := os.OpenRoot(st.s.cfg.Path)
+	root, err := os.OpenRoot(s.cfg.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer root.Close()
-	for d := path.Dir(name); d != "."; d = path.Dir(d) {
+	parts := strings.Split(path.Dir(name), "/")
+	for i := range parts {
+		d := path.Join(parts[:i+1]...)
 		info, err := root.Lstat(d)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -275,8 +297,8 @@ func (g *staged) finish(ctx context.Context, cfg *Config) error {
 		err = cfg.Migrate.apply(c)
 	}
 	if err == nil {
-		if err = refused(sound(c, "integrity_check")); err != nil && cfg.Form == Pages && strings.Contains(err.Error(), "no such ") {
-			err = nil // a function or collation of the service's own: its pages are its own affair
+		if err = refused(sound(c, "integrity_check")); cfg.Form == Pages && ownParts(err) {
+			err = nil // its pages are its own affair
 		}
 	}
 	if err == nil && cfg.Form == Rows && g.pragmas.journalMode == "wal" {
@@ -490,8 +512,9 @@ func (d *items) copyTo(ctx context.Context, name string, size int64) (n int64, e
 	return n, nil
 }
 
-// swap puts databases in place of those that are there.
-func (s *Source) swap(ctx context.Context, all []*staged) (err error) {
+// swap puts databases in place of those that are there. Of folders that were made for them the entries are
+// put on the disk too.
+func (s *Source) swap(ctx context.Context, all []*staged, made []string) (err error) {
 	names, err := s.names()
 	if err != nil {
 		return err
@@ -506,6 +529,9 @@ func (s *Source) swap(ctx context.Context, all []*staged) (err error) {
 	folders := map[string]bool{}
 	for _, g := range all {
 		folders[filepath.Dir(g.target)] = true
+	}
+	for _, d := range made {
+		folders[filepath.Dir(d)] = true
 	}
 	targets := map[string]string{}
 	for _, name := range names {
@@ -599,15 +625,26 @@ func (s *Source) take(ctx context.Context, file string) (*conn, error) {
 		return nil, c.close()
 	}
 	err = s.retry(ctx, func() error {
-		// From a write-ahead log this only succeeds for the last who has the database open.
-		mode, err := c.text("PRAGMA journal_mode=DELETE")
+		// With a write-ahead log the first read succeeds only if nobody else has the database open, and
+		// keeps others off. The database stays in that mode: it may yet be left as it is.
+		if err := c.exec("PRAGMA locking_mode=EXCLUSIVE"); err != nil {
+			return err
+		}
+		if _, err := c.number("SELECT count(*) FROM sqlite_schema"); err != nil {
+			return err
+		}
+		mode, err := c.text("PRAGMA journal_mode")
 		if err != nil {
 			return err
 		}
-		if mode == "wal" {
-			return &dbError{code: lib.SQLITE_BUSY, msg: "database is locked"}
+		if mode != "wal" {
+			return c.exec("BEGIN EXCLUSIVE")
 		}
-		return c.exec("BEGIN EXCLUSIVE")
+		busy, err := c.number("PRAGMA wal_checkpoint(TRUNCATE)")
+		if err == nil && busy != 0 {
+			err = &dbError{code: lib.SQLITE_BUSY, msg: "database is locked"}
+		}
+		return err
 	})
 	if err == nil {
 		return c, nil
@@ -683,7 +720,7 @@ func likeOld(file, old string) {
 
 func (s *Source) syncAll(folders map[string]bool) error {
 	for _, d := range slices.Sorted(maps.Keys(folders)) {
-		if err := s.step("sync"); err != nil {
+		if err := s.step("sync " + d); err != nil {
 			return err
 		}
 		if err := syncFile(d); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -31,6 +32,9 @@ func writeRows(ctx context.Context, c *conn, name string, wal bool, w io.Writer)
 	d.buf = v.append(d.buf)
 	objects, err := readSchema(c)
 	if err != nil {
+		return err
+	}
+	if err := rehearse(ctx, objects, v.encoding); err != nil {
 		return err
 	}
 	for _, o := range objects {
@@ -109,6 +113,45 @@ func readSchema(c *conn) ([]*object, error) {
 		}
 	}
 	return all, nil
+}
+
+// rehearse makes a schema in memory as a restore would, so that what a restore would refuse is not saved:
+// functions and collations of the service's own, and SQL that SQLite has not written.
+func rehearse(ctx context.Context, objects []*object, encoding string) (err error) {
+	if len(objects) > maxObjects {
+		return fmt.Errorf("%w: more than %d tables, indexes, views and triggers; save the database as pages (form %q)", abi.ErrTooLarge, maxObjects, Pages)
+	}
+	c, err := open(":memory:", openCreate)
+	if err != nil {
+		return err
+	}
+	done := c.interrupted(ctx)
+	defer func() { err = errors.Join(done(err), c.close()) }()
+	if err := c.exec(fmt.Sprintf("PRAGMA encoding='%s'; BEGIN", encoding)); err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		again := *o
+		virtual, err := statement(&again)
+		switch {
+		case err != nil:
+		case virtual:
+			err = makeVirtual(c, &again)
+		case o.kind == "table":
+			err = makeTable(c, &again)
+		default:
+			err = create(c, &again)
+		}
+		if err != nil {
+			// Its words only: the database is not corrupt.
+			return fmt.Errorf("%s %s: no restore could make it again, only the service can; save the database as pages (form %q): %s",
+				o.kind, quoted(o.name), Pages, err.Error())
+		}
+	}
+	return nil
 }
 
 // readColumns reads a table's columns and what its rows are told apart by.
@@ -246,6 +289,16 @@ func (d *dumper) row(s *stmt, o *object, count int64) error {
 		}
 		d.buf = record.AppendInt(d.buf, id)
 	}
+	keys := 0 // bytes of the primary key, which stays in the row if it can: the row is told by it
+	for _, k := range o.key {
+		if t := s.kind(first + k); t == lib.SQLITE_TEXT || t == lib.SQLITE_BLOB {
+			keys += len(s.raw(first + k))
+		}
+	}
+	in := func(i, n int) bool {
+		return n <= shortValue || n <= inlineValue && len(d.buf)-begin+n <= inlineRow ||
+			keys <= inlineValue && slices.Contains(o.key, i-first)
+	}
 	var long []int
 	for i := first; i < first+len(o.columns); i++ {
 		switch s.kind(i) {
@@ -255,7 +308,7 @@ func (d *dumper) row(s *stmt, o *object, count int64) error {
 			d.buf = record.AppendFloat(d.buf, s.float(i))
 		case lib.SQLITE_TEXT:
 			v := s.raw(i)
-			if len(v) > shortValue && (len(v) > inlineValue || len(d.buf)-begin+len(v) > inlineRow) {
+			if !in(i, len(v)) {
 				long = append(long, i)
 				d.buf = appendLong(d.buf, "text", len(v))
 				continue
@@ -269,7 +322,7 @@ func (d *dumper) row(s *stmt, o *object, count int64) error {
 			d.buf = record.AppendText(d.buf, text)
 		case lib.SQLITE_BLOB:
 			v := s.raw(i)
-			if len(v) > shortValue && (len(v) > inlineValue || len(d.buf)-begin+len(v) > inlineRow) {
+			if !in(i, len(v)) {
 				long = append(long, i)
 				d.buf = appendLong(d.buf, "blob", len(v))
 				continue

@@ -173,8 +173,8 @@ func (s *Source) names() ([]string, error) {
 		if ok, err := path.Match(s.cfg.Pattern, path.Base(name)); !ok || err != nil || helper(name) {
 			return err
 		}
-		if !utf8.ValidString(name) {
-			return fmt.Errorf("%q: the name is not UTF-8", name)
+		if !utf8.ValidString(name) || strings.Contains(name, "\\") { // which Restore refuses
+			return fmt.Errorf("%q: the name is not UTF-8, or has a backslash", name)
 		}
 		if len(name) > maxName {
 			return fmt.Errorf("%w: the name of a database has %d bytes: %.100q…", abi.ErrTooLarge, len(name), name)
@@ -295,7 +295,7 @@ func explain(err error) error {
 	if strings.Contains(e.msg, "too many columns") {
 		return fmt.Errorf("a table with more columns than can be read with its rowid; save the database as pages (form %q): %w", Pages, err)
 	}
-	if strings.Contains(e.msg, "no such function") || strings.Contains(e.msg, "no such collation") {
+	if strings.Contains(e.msg, "no such function") || strings.Contains(e.msg, "unknown function") || strings.Contains(e.msg, "no such collation") {
 		return fmt.Errorf("the schema uses what only the service has; save the database as pages (form %q): %w", Pages, err)
 	}
 	return err

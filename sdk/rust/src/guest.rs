@@ -168,12 +168,6 @@ pub fn report_panic(place: Option<(&str, u32)>) {
     report(&Error::new(Code::Internal, msg));
 }
 
-/// Comes to the host for nothing but to be seen: a guest that computes for a second on end without reading or
-/// writing calls it on the way, or is taken for one that never ends (ABI.md, "Fuel").
-pub fn pause() {
-    sys::arg(&mut []);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,12 +252,6 @@ mod tests {
         assert_eq!(call(b"", &[0xa1], Upper::save).0, 1);
         assert_eq!(call(b"", &[0x60; MAX_ARG_BYTES + 1], Upper::save).0, 5);
         assert_eq!(call(b"", &[0xa1, 0x62, b'o', b'p', 0x61, b'x'], Upper::inspect).0, 4);
-    }
-
-    #[test]
-    fn a_pause_leaves_nothing() {
-        let host = run(Host { arg: vec![0xa0], ..Host::default() }, pause);
-        assert_eq!((host.arg, host.lines.len(), host.nexts, host.output.len()), (vec![0xa0], 0, 0, 0));
     }
 
     #[test]

@@ -52,6 +52,14 @@ var features = []struct {
 	{"long values", "CREATE TABLE f(id INTEGER PRIMARY KEY, name TEXT, data BLOB, more TEXT, x); INSERT INTO f VALUES(1,'a',randomblob(1000000),NULL,1),(2,'b',randomblob(262144),hex(randomblob(300000)),2),(3,'c',randomblob(262145),'',3),(4,'d',randomblob(250000),hex(randomblob(125000)),hex(randomblob(125000)));", []string{"f(1)", "f(1).data[0]", "f(1).data[3]", "f(2).more[2]"}},
 	{"long values in utf-16", "PRAGMA encoding='UTF-16le'; CREATE TABLE f(id TEXT PRIMARY KEY, t TEXT, b) WITHOUT ROWID; INSERT INTO f VALUES('x',hex(randomblob(300000)),randomblob(500000));", []string{"f('x').t[0]"}},
 	{"long keys", "CREATE TABLE k(a TEXT PRIMARY KEY); INSERT INTO k VALUES(hex(zeroblob(40000))||'1'),(hex(zeroblob(40000))||'2'),(hex(zeroblob(200000)));", nil},
+	{"nothing in utf-16", "PRAGMA page_size=512; PRAGMA auto_vacuum=2; PRAGMA encoding='UTF-16be'; PRAGMA application_id=7; CREATE TABLE t(a); DROP TABLE t;", []string{"pragma"}},
+	{"nothing but pragmas", "PRAGMA page_size=65536; PRAGMA auto_vacuum=1; PRAGMA user_version=5;", []string{"pragma"}},
+	{"names apart by the case of other letters", `CREATE TABLE "Ä"(a); CREATE TABLE "ä"(b); INSERT INTO "Ä" VALUES(1); INSERT INTO "ä" VALUES(2);`, []string{"Ä(rowid 1)", "ä(rowid 1)"}},
+	{"a key behind long values", "CREATE TABLE t(a,b,c,d,k TEXT PRIMARY KEY,e) WITHOUT ROWID; INSERT INTO t VALUES(zeroblob(200000),zeroblob(200000),zeroblob(200000),zeroblob(186390),'a key of more than sixteen bytes',zeroblob(20));", []string{"t('a key of more than sixteen bytes')", "t('a key of more than sixteen bytes').e[0]"}},
+	{"words in double quotation marks", ".dbconfig dqs_ddl on\nCREATE TABLE t(a CHECK(a IN (\"x\",\"y\"))); CREATE INDEX i ON t(a) WHERE a = \"x\"; INSERT INTO t VALUES('x');", nil},
+	{"a module that is not there", "PRAGMA writable_schema=ON; INSERT INTO sqlite_schema VALUES('table','v','v',0,'CREATE VIRTUAL TABLE v USING nosuch(a)'); CREATE TABLE t(a);", []string{"schema table v"}},
+	{"comments behind", "CREATE TABLE t(a) -- x\n; CREATE VIEW v AS SELECT 1 /* y */ -- z\n; CREATE INDEX i ON t(a) -- q\n ; CREATE TRIGGER tr AFTER INSERT ON t BEGIN SELECT 1; END -- x\n;", nil},
+	{"without rowid, by integer", "CREATE TABLE t(a INTEGER PRIMARY KEY, b) WITHOUT ROWID; INSERT INTO t VALUES(3,1),(-2,5);", []string{"t(-2)"}},
 	{"wide", "CREATE TABLE w(" + columns(1999) + "); INSERT INTO w(c1,c1998) VALUES(1,'x');", nil},
 }
 

@@ -265,3 +265,36 @@ func TestHotJournal(t *testing.T) {
 		}
 	}
 }
+
+// TestOwn: what only the service can make again is refused as rows, at the save, and saved as pages.
+func TestOwn(t *testing.T) {
+	sqlite3 := tool(t)
+	for name, c := range map[string]struct{ sql, object, now string }{
+		"collation":            {"CREATE TABLE t(a TEXT COLLATE nocase); INSERT INTO t VALUES('x')", "t", "CREATE TABLE t(a TEXT COLLATE nosuch)"},
+		"collation of a key":   {"CREATE TABLE t(a PRIMARY KEY COLLATE nocase); INSERT INTO t VALUES('x')", "t", "CREATE TABLE t(a PRIMARY KEY COLLATE nosuch)"},
+		"check":                {"CREATE TABLE t(a CHECK(abs(a))); INSERT INTO t VALUES(1)", "t", "CREATE TABLE t(a CHECK(nosuch(a)))"},
+		"generated":            {"CREATE TABLE t(a, b AS (abs(a))); INSERT INTO t VALUES(1)", "t", "CREATE TABLE t(a, b AS (nosuch(a)))"},
+		"index":                {"CREATE TABLE t(a); INSERT INTO t VALUES(1); CREATE INDEX i ON t(abs(a))", "i", "CREATE INDEX i ON t(nosuch(a))"},
+		"tokenizer":            {"CREATE VIRTUAL TABLE f USING fts5(a); INSERT INTO f VALUES('x')", "f", "CREATE VIRTUAL TABLE f USING fts5(a, tokenize=nosuch)"},
+		"SQL not of SQLite's":  {"CREATE TABLE t(a)", "t", "create table t(a)"},
+		"a table named by two": {"CREATE TABLE t(a)", "t", "CREATE TABLE u(a)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			old, fresh := filepath.Join(dir, "old.db"), filepath.Join(dir, "new.db")
+			sqlite3.run(t, old, c.sql+"; PRAGMA writable_schema=ON; UPDATE sqlite_schema SET sql='"+c.now+"' WHERE name='"+c.object+"'")
+			_, err := tryNative(t, source(t, sqlite.Config{Path: old}))
+			if err == nil || errors.Is(err, abi.ErrCorrupt) != strings.HasPrefix(name, "a table") || !strings.HasPrefix(name, "a table") && !strings.Contains(err.Error(), `(form "pages")`) {
+				t.Errorf("saved as rows: %v", err)
+			}
+			if strings.HasPrefix(name, "a table") { // which SQLite itself does not open
+				return
+			}
+			pages := native(t, source(t, sqlite.Config{Path: old, Form: sqlite.Pages}))
+			restore(t, source(t, sqlite.Config{Path: fresh, Form: sqlite.Pages}), pages)
+			if !bytes.Equal(native(t, source(t, sqlite.Config{Path: fresh, Form: sqlite.Pages})), pages) {
+				t.Error("restored from pages, it is another")
+			}
+		})
+	}
+}

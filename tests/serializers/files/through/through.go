@@ -198,8 +198,8 @@ func Unit(t *testing.T, name string) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{
-		{rustc, "--edition", "2021", "-O", "--crate-type", "rlib", "--crate-name", "torpor", "-o", "libtorpor.rlib", filepath.Join(root, "sdk/rust/src/lib.rs")},
-		{rustc, "--edition", "2021", "-O", "-D", "warnings", "--test", "--crate-name", name, "--extern", "torpor=libtorpor.rlib", "-o", "unit", filepath.Join(root, "modules", name, "src/lib.rs")},
+		{rustc, "--edition", "2021", "-C", "opt-level=1", "--crate-type", "rlib", "--crate-name", "torpor", "-o", "libtorpor.rlib", filepath.Join(root, "sdk/rust/src/lib.rs")},
+		{rustc, "--edition", "2021", "-C", "opt-level=1", "-D", "warnings", "--test", "--crate-name", name, "--extern", "torpor=libtorpor.rlib", "-o", "unit", filepath.Join(root, "modules", name, "src/lib.rs")},
 		{filepath.Join(dir, "unit")},
 	} {
 		cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
