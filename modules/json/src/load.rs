@@ -184,7 +184,7 @@ impl<'m> Loader<'m> {
     fn quick(&mut self, t: &[u8], p: usize) -> Option<Scan<usize>> {
         let level = self.level;
         let f = self.frames.get(level.wrapping_sub(1)).filter(|f| f.object)?;
-        if !self.m.scanner.style.compact {
+        if !self.m.scanner.style.compact || self.m.scanner.style.ascii {
             return None;
         }
         let (_, key, v) = parts(t, p).ok()?;

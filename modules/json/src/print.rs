@@ -176,7 +176,7 @@ fn run<const COMPACT: bool>(
                     n = s.style.put(Place::Comma, outer + depth, out, n).ok_or(Stop::Full)?;
                 }
                 if object {
-                    let (q, m) = name::<COMPACT>(s, v, p, out, n)?;
+                    let (q, m) = if COMPACT { name::<true>(s, v, p, out, n)? } else { first_name(s, v, p, out, n)? };
                     p = q;
                     n = m;
                 }

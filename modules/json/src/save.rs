@@ -493,7 +493,7 @@ impl<'a, 'm> Saver<'a, 'm> {
     #[inline(always)]
     fn token(&mut self, t: &[u8], p: usize) -> Scan<usize> {
         let name = self.m.name.room();
-        let r = self.m.scanner.string(chunk::<72>(t, p).ok_or(Stop::More)?, t, p, name, 0);
+        let r = self.m.scanner.any_string(chunk::<72>(t, p).ok_or(Stop::More)?, t, p, name, 0);
         if r == STOPPED {
             return Err(match self.m.scanner.stop {
                 Stop::Full => Stop::Large(p, NAME_LIMIT),
@@ -804,6 +804,7 @@ impl<'a, 'm> Saver<'a, 'm> {
 }
 
 /// Adds a number in decimal.
+#[inline(never)]
 fn decimal<const N: usize>(to: &mut Buf<N>, v: u64) {
     let mut digits = [0; 32];
     if let Ok(n) = crate::number::write_int(&mut digits, 0, v) {

@@ -146,7 +146,7 @@ impl Scanner {
             let c = s[0];
             let mut odd = false;
             if c == b'"' {
-                let r = self.string(s, t, p, out, n);
+                let r = if COMPACT { self.string(s, t, p, out, n) } else { self.any_string(s, t, p, out, n) };
                 if r == STOPPED {
                     return Err(self.stop);
                 }
@@ -442,6 +442,12 @@ impl Scanner {
         self.long(t, p + 1, out, n)
     }
 
+    /// As [`string`](Scanner::string), where it need not be as fast as it can be.
+    #[inline(never)]
+    pub fn any_string(&mut self, s: &[u8; 72], t: &[u8], p: usize, out: &mut [u8], n: usize) -> u64 {
+        self.string(s, t, p, out, n)
+    }
+
     /// A string that is longer, or not ASCII, or has an escape.
     #[inline(never)]
     fn long(&mut self, t: &[u8], from: usize, out: &mut [u8], n: usize) -> u64 {
@@ -466,11 +472,16 @@ impl Scanner {
         let mut len = 0;
         let mut found = false;
         for (s, d) in text.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
-            d.copy_from_slice(s);
-            let (marks, high) = match chunk::<16>(s, 0) {
-                Some(s) => sixteen(s),
-                None => break,
+            let (marks, high) = match (chunk::<16>(s, 0), room::<16>(d, 0)) {
+                (Some(s), Some(d)) => {
+                    *d = *s;
+                    sixteen(s)
+                }
+                _ => break,
             };
+            if len & (LOOK_BYTES - 1) == LOOK_BYTES - 16 {
+                look();
+            }
             if marks != 0 {
                 all |= high & (marks ^ (marks - 1));
                 len += marks.trailing_zeros() as usize;
@@ -481,7 +492,12 @@ impl Scanner {
             len += 16;
         }
         if !found {
-            return Err(if text.len() < len + 16 { Stop::More } else { Stop::Full });
+            if text.len() < len + 16 {
+                return Err(Stop::More);
+            }
+            // Room is made only for a string that is all here.
+            look();
+            return Err(skip_string(t, from - 1).err().unwrap_or(Stop::Full));
         }
         let p = from + len;
         if len > LOOK_BYTES {
@@ -930,7 +946,7 @@ pub fn put_bytes(out: &mut [u8], n: usize, s: &[u8]) -> Scan<usize> {
 }
 
 /// Writes more than eight bytes; there is room for them.
-#[inline(always)]
+#[inline(never)]
 fn put_many(out: &mut [u8], n: usize, s: &[u8]) -> Scan<usize> {
     let end = n + s.len();
     if s.len() > 256 {

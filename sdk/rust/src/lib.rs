@@ -33,7 +33,7 @@ mod walk;
 
 pub use call::{Call, Descriptor};
 pub use error::{Code, Error, Result};
-pub use guest::{log, report_panic, Buffers, Level, Serializer, MAX_ARG_BYTES};
+pub use guest::{log, pause, report_panic, Buffers, Level, Serializer, MAX_ARG_BYTES};
 pub use input::Input;
 pub use output::Output;
 pub use record::{Checker, Key, Record, MAX_KEY_BYTES, MAX_PARTITION_BYTES, MIN_BUFFER, RECORD_HEAD};

@@ -287,8 +287,7 @@ func TestAccepted(t *testing.T) {
 				t.Errorf("%s, %v: %.200q comes back as %.200q (%v)", name, s, text, got, err)
 			}
 			keys := map[string]bool{}
-			for _, r := range records {
-				key := partitionOf(t, r) + "\x00" + through.Key(t, r)
+			for _, key := range names(t, records) {
 				if keys[key] {
 					t.Errorf("%s, %v: two records of key %q", name, s, key)
 				}

@@ -1,7 +1,10 @@
 package json_test
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"testing"
 
@@ -15,6 +18,26 @@ func partitionOf(t testing.TB, rec []byte) string {
 		t.Fatal(err)
 	}
 	return string(b.Partition(0))
+}
+
+// names is the partition and key of each record.
+func names(t testing.TB, records [][]byte) []string {
+	t.Helper()
+	all := make([]string, 0, len(records))
+	r := through.Reader(bytes.Join(records, nil))
+	for {
+		b, err := r.ReadBatch()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range b.Len() {
+			key, _ := b.Key(i)
+			all = append(all, string(b.Partition(i))+"\x00"+string(key))
+		}
+	}
 }
 
 // emulator is a state of about size bytes as a cloud emulator keeps it: accounts, regions, and queues of some
