@@ -101,19 +101,26 @@ func TestModuleJourney(t *testing.T) {
 			BuiltIn                             bool `json:"built_in"`
 		}
 	}
-	if err := json.Unmarshal([]byte(must("list", "--json")), &listed); err != nil || len(listed.Modules) != 3 {
-		t.Fatalf("%+v, %v", listed, err)
-	}
-	for i, want := range []struct {
+	type listing struct {
 		name, version string
 		wasm          []byte
-	}{{"records", "1.0.0", modules.Records()}, {"orders_", "1.0.1", two}, {"todo_x_", "9.0.0", other}} {
+		builtIn       bool
+	}
+	var all []listing
+	for _, m := range modules.All() {
+		all = append(all, listing{m.Name, "1.0.0", m.Wasm, true})
+	}
+	all = append(all, listing{"orders_", "1.0.1", two, false}, listing{"todo_x_", "9.0.0", other, false})
+	if err := json.Unmarshal([]byte(must("list", "--json")), &listed); err != nil || len(listed.Modules) != len(all) {
+		t.Fatalf("%+v, %v", listed, err)
+	}
+	for i, want := range all {
 		m := listed.Modules[i]
-		if m.Name != want.name || m.Version != want.version || m.SHA256 != digestText(want.wasm) || m.Size != len(want.wasm) || m.BuiltIn != (i == 0) || (m.Added == "") != (i == 0) || m.Error != "" {
+		if m.Name != want.name || m.Version != want.version || m.SHA256 != digestText(want.wasm) || m.Size != len(want.wasm) || m.BuiltIn != want.builtIn || (m.Added == "") != want.builtIn || m.Error != "" {
 			t.Errorf("listed %+v, want %s %s", m, want.name, want.version)
 		}
 	}
-	if out := must("list"); len(strings.Split(strings.TrimSpace(out), "\n")) != 4 || !strings.Contains(out, "built in") {
+	if out := must("list"); len(strings.Split(strings.TrimSpace(out), "\n")) != 1+len(all) || !strings.Contains(out, "built in") {
 		t.Errorf("list:\n%s", out)
 	}
 	if out := must("warm"); !strings.Contains(out, digestText(two)) || !strings.Contains(out, digestText(modules.Records())) || strings.Contains(out, digestText(one)) {
@@ -210,7 +217,7 @@ func TestModuleRefusals(t *testing.T) {
 		{[]string{"add", badName}, exitUsage, `"Orders!"`},
 		{[]string{"add"}, exitUsage, "accepts 1 arg"},
 		{[]string{"remove", "orders_"}, exitNotFound, "orders_"},
-		{[]string{"inspect", "orders_"}, exitNotFound, "where there are records"},
+		{[]string{"inspect", "orders_"}, exitNotFound, "where there are files, json,"},
 		{[]string{"inspect", strings.Repeat("ab", 32)}, exitNotFound, "abab"},
 		{[]string{"inspect", garbage}, exitCorrupt, "refused"},
 		{[]string{"inspect", otherABI}, exitVersion, "torpor_v7"},

@@ -3,7 +3,6 @@
 package python_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -12,7 +11,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	nethttp "net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,11 +21,9 @@ import (
 	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/modules"
 	"github.com/torpor-run/torpor/runtime"
-	"github.com/torpor-run/torpor/runtime/source/http"
 	"github.com/torpor-run/torpor/runtime/source/sourcetest"
-	"github.com/torpor-run/torpor/runtime/statedir"
 	"github.com/torpor-run/torpor/runtime/statefile"
-	"github.com/torpor-run/torpor/runtime/vfs"
+	"github.com/torpor-run/torpor/tests/live"
 	"github.com/torpor-run/torpor/tests/need"
 	"github.com/torpor-run/torpor/tests/sdktest"
 )
@@ -69,98 +65,18 @@ func TestKit(t *testing.T) {
 	}
 }
 
-// service is the example, running.
-type service struct {
-	t      testing.TB
-	cmd    *exec.Cmd
-	ended  chan struct{}
-	url    string
-	client *nethttp.Client
-}
-
 // start starts a service on a free port and waits until it listens; it is killed when the test ends.
-func start(t testing.TB, args ...string) *service {
+func start(t testing.TB, args ...string) *live.Service {
 	t.Helper()
 	return startIn(t, "", args...)
 }
 
 // startIn is start in a folder.
-func startIn(t testing.TB, dir string, args ...string) *service {
+func startIn(t testing.TB, dir string, args ...string) *live.Service {
 	t.Helper()
 	cmd := python(context.WithoutCancel(t.Context()), t, args...)
-	cmd.Env = append(cmd.Env, "TORPOR_STATE_TOKEN="+token)
-	cmd.Dir, cmd.Stderr = dir, t.Output()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	s := &service{t: t, cmd: cmd, ended: make(chan struct{}), client: &nethttp.Client{Transport: &nethttp.Transport{DisableKeepAlives: true}}}
-	said := bufio.NewReader(out)
-	line, err := said.ReadString('\n')
-	go func() {
-		defer close(s.ended)
-		_, _ = io.Copy(io.Discard, said)
-		_ = cmd.Wait() // killed
-	}()
-	t.Cleanup(s.kill)
-	_, url, ok := strings.Cut(strings.TrimSpace(line), "listening on ")
-	if err != nil || !ok {
-		t.Fatalf("the service says %q (%v)", line, err)
-	}
-	s.url = url
-	return s
-}
-
-// kill is kill -9.
-func (s *service) kill() {
-	_ = s.cmd.Process.Kill() // it may have ended
-	<-s.ended
-}
-
-// ask sends a request, and gives the answer to one that succeeds.
-func (s *service) ask(method, path string, body any) ([]byte, error) {
-	text, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	r, err := nethttp.NewRequestWithContext(context.Background(), method, s.url+path, bytes.NewReader(text))
-	if err != nil {
-		return nil, err
-	}
-	answer, err := s.client.Do(r)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	said, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != nethttp.StatusOK {
-		err = fmt.Errorf("%s %s: %s: %s", method, path, answer.Status, said)
-	}
-	return said, err
-}
-
-// must is ask where it succeeds.
-func (s *service) must(method, path string, body any) []byte {
-	s.t.Helper()
-	said, err := s.ask(method, path, body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return said
-}
-
-// source is the service's state as the runtime takes it.
-func (s *service) source() *http.Source {
-	s.t.Helper()
-	header := nethttp.Header{"Authorization": {"Bearer " + token}}
-	source, err := http.New(http.Config{Service: "service", Part: "store", URL: s.url + state, Header: header, Atomic: true})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return source
+	cmd.Dir = dir
+	return live.Start(t, cmd)
 }
 
 type entry struct {
@@ -180,63 +96,23 @@ const inventory = "examples/inventory/inventory.py"
 func TestSource(t *testing.T) {
 	need.Program(t, "python3")
 	sourcetest.Test(t, func(t *testing.T) sourcetest.Fixture {
-		live := start(t, inventory)
+		running := start(t, inventory)
 		warehouse := "/" + account + "/" + region
 		take := func(n int) map[string]entry {
 			return map[string]entry{"tea": {Quantity: n, Supplier: "acme"}, fmt.Sprint("sku-", n): {Quantity: 1, Supplier: "acme"}}
 		}
 		return sourcetest.Fixture{
-			Source: live.source(),
-			Put:    func(n int) { live.must("PUT", warehouse, take(n)) },
-			State:  func() string { return string(live.must("GET", "/", nil)) },
+			Source: running.Source(),
+			Put:    func(n int) { running.Must("PUT", warehouse, take(n)) },
+			State:  func() string { return string(running.Must("GET", "/", nil)) },
 			Request: func(n int) {
-				if _, err := live.ask("PUT", fmt.Sprintf("%s/items/sku-%d", warehouse, n%5), entry{Quantity: n, Supplier: "other"}); err != nil {
+				if _, err := running.Ask("PUT", fmt.Sprintf("%s/items/sku-%d", warehouse, n%5), entry{Quantity: n, Supplier: "other"}); err != nil {
 					t.Error(err)
 				}
 			},
-			Close: live.kill,
+			Close: running.Kill,
 		}
 	})
-}
-
-// opened is a runtime for one live service, on a state directory in folder, once it has loaded what is there.
-// save saves it as after a change, end ends the runtime without saving.
-func opened(t testing.TB, folder string, serializer runtime.Serializer, source runtime.Source) (svc *runtime.Service, save, end func()) {
-	t.Helper()
-	var dirty runtime.Dirty
-	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
-	fsys, err := vfs.OS(folder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger})
-	if err != nil {
-		t.Fatal(err)
-	}
-	rt, err := runtime.New(runtime.Config{Dir: dir, Logger: logger, Services: []runtime.ServiceConfig{{
-		Name: "service", Save: runtime.SaveManual, Load: runtime.LoadOnStartup,
-		Parts: []runtime.PartConfig{{Name: "store", Serializer: serializer, Source: source, Dirty: &dirty}},
-	}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := rt.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if svc, err = rt.Service("service"); err != nil {
-		t.Fatal(err)
-	}
-	save = func() {
-		dirty.Mark()
-		if err := svc.Save(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return svc, save, func() {
-		if err := errors.Join(rt.Close(context.Background()), dir.Close()); err != nil {
-			t.Error(err)
-		}
-	}
 }
 
 // partitions counts the records of the state saved in folder by their partition.
@@ -282,17 +158,17 @@ func TestKilled(t *testing.T) {
 	folder := t.TempDir()
 	first := start(t, inventory)
 	const warehouse, other = "/" + account + "/" + region, "/111111111111/eu-west-1"
-	first.must("PUT", warehouse+"/items/tea", entry{Quantity: 3, Supplier: "acme"})
-	first.must("PUT", warehouse+"/items/milk", entry{Quantity: 5, Supplier: "acme"})
-	first.must("PUT", warehouse+"/items/cups", entry{Quantity: 7, Supplier: "potters"})
-	first.must("PUT", other+"/items/tea", entry{Quantity: 1, Supplier: "acme"})
-	_, save, end := opened(t, folder, pickle, first.source())
+	first.Must("PUT", warehouse+"/items/tea", entry{Quantity: 3, Supplier: "acme"})
+	first.Must("PUT", warehouse+"/items/milk", entry{Quantity: 5, Supplier: "acme"})
+	first.Must("PUT", warehouse+"/items/cups", entry{Quantity: 7, Supplier: "potters"})
+	first.Must("PUT", other+"/items/tea", entry{Quantity: 1, Supplier: "acme"})
+	_, save, end := live.Open(t, folder, pickle, first.Source())
 	save()
-	first.must("PUT", warehouse+"/suppliers/acme", map[string]string{"phone": "555-0100"})
+	first.Must("PUT", warehouse+"/suppliers/acme", map[string]string{"phone": "555-0100"})
 	save()
-	want := first.must("GET", "/", nil)
-	first.must("DELETE", warehouse+"/items/tea", nil) // and is not saved
-	first.kill()
+	want := first.Must("GET", "/", nil)
+	first.Must("DELETE", warehouse+"/items/tea", nil) // and is not saved
+	first.Kill()
 	end()
 	got := partitions(t, folder)
 	for _, partition := range []string{account + "/" + region, "111111111111/eu-west-1"} {
@@ -302,18 +178,18 @@ func TestKilled(t *testing.T) {
 	}
 
 	second := start(t, inventory)
-	svc, save, endSecond := opened(t, folder, pickle, second.source())
+	svc, save, endSecond := live.Open(t, folder, pickle, second.Source())
 	defer endSecond()
 	if status := svc.Status(); status.Status != runtime.StatusRunning || status.Parts[0].Generation != 2 {
 		t.Fatalf("after the second start: %+v", status)
 	}
-	if all := second.must("GET", "/", nil); !bytes.Equal(all, want) {
+	if all := second.Must("GET", "/", nil); !bytes.Equal(all, want) {
 		t.Errorf("the service has\n%s\nit had\n%s", all, want)
 	}
 	// One supplier is still one, seen at each of its items, and in its own warehouse alone.
-	second.must("PUT", warehouse+"/suppliers/acme", map[string]string{"phone": "555-0199"})
-	second.must("DELETE", warehouse+"/items/milk", nil)
-	second.must("PUT", warehouse+"/items/soap", entry{Quantity: 2, Supplier: "acme"})
+	second.Must("PUT", warehouse+"/suppliers/acme", map[string]string{"phone": "555-0199"})
+	second.Must("DELETE", warehouse+"/items/milk", nil)
+	second.Must("PUT", warehouse+"/items/soap", entry{Quantity: 2, Supplier: "acme"})
 	for path, want := range map[string]stock{
 		warehouse: {
 			Items:     map[string]entry{"tea": {3, "acme", "555-0199"}, "cups": {7, "potters", ""}, "soap": {2, "acme", "555-0199"}},
@@ -321,7 +197,7 @@ func TestKilled(t *testing.T) {
 		other: {Items: map[string]entry{"tea": {1, "acme", ""}}, Suppliers: map[string][]string{"acme": {"tea"}}},
 	} {
 		var got stock
-		if err := json.Unmarshal(second.must("GET", path, nil), &got); err != nil {
+		if err := json.Unmarshal(second.Must("GET", path, nil), &got); err != nil {
 			t.Fatal(err)
 		}
 		if !reflect.DeepEqual(got, want) {
@@ -333,15 +209,15 @@ func TestKilled(t *testing.T) {
 	if err := svc.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if all := second.must("GET", "/", nil); string(all) != "{}" {
+	if all := second.Must("GET", "/", nil); string(all) != "{}" {
 		t.Errorf("after Reset: %s", all)
 	}
 	save()
-	second.must("PUT", other+"/items/tea", entry{Quantity: 1, Supplier: "acme"})
+	second.Must("PUT", other+"/items/tea", entry{Quantity: 1, Supplier: "acme"})
 	if _, err := svc.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if all := second.must("GET", "/", nil); string(all) != "{}" {
+	if all := second.Must("GET", "/", nil); string(all) != "{}" {
 		t.Errorf("after a load of the empty state: %s", all)
 	}
 }
@@ -375,8 +251,8 @@ main.put("000000000000", "us-east-1", "tea", 3)
 print("listening on " + main.server.url("").split("/_torpor")[0], flush=True)
 time.sleep(3600)
 `
-	live := startIn(t, dir, "-c", run)
-	source := live.source()
+	running := startIn(t, dir, "-c", run)
+	source := running.Source()
 	capture, err := source.Capture(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	goruntime "runtime"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/torpor-run/torpor/host/abi"
@@ -231,7 +232,12 @@ func samples(n, most int) []int {
 }
 
 // maxTrials is how many lengths, places and offsets are tried of one state.
-const maxTrials = 400
+func maxTrials() int {
+	if testing.Short() {
+		return 40
+	}
+	return 400
+}
 
 // prepared is a state in native form, and the service then in another, which must survive.
 func prepared(ctx context.Context, f Fixture) (state []byte, one, two string, err error) {
@@ -261,7 +267,7 @@ func refusesCut(ctx context.Context, f Fixture) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range samples(len(state), maxTrials) {
+	for _, n := range samples(len(state), maxTrials()) {
 		err := f.Source.Restore(ctx, bytes.NewReader(state[:n]))
 		if f.Sound != nil && f.Sound(state[:n]) {
 			if err != nil {
@@ -316,7 +322,7 @@ func refusesDamage(ctx context.Context, f Fixture) error {
 	if err := shows(f, two, "a Restore of noise"); err != nil {
 		return err
 	}
-	for _, at := range samples(len(state), maxTrials) {
+	for _, at := range samples(len(state), maxTrials()) {
 		for _, flip := range []byte{1 << r.IntN(8), 0xff} {
 			damaged := bytes.Clone(state)
 			damaged[at] ^= flip
@@ -364,7 +370,7 @@ func survivesReader(ctx context.Context, f Fixture) error {
 	if err != nil {
 		return err
 	}
-	for _, n := range append(samples(len(state), maxTrials/4), len(state)) {
+	for _, n := range append(samples(len(state), maxTrials()/4), len(state)) {
 		err := f.Source.Restore(ctx, &cutReader{rest: state[:n], err: errBroken})
 		if !errors.Is(err, errBroken) {
 			return breach("Restore from a reader that fails after %d bytes of %d does not wrap its error: %v", n, len(state), err)
@@ -417,7 +423,7 @@ func tellsWriter(ctx context.Context, f Fixture) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, n := range samples(len(first), maxTrials/4) {
+	for _, n := range samples(len(first), maxTrials()/4) {
 		if err := c.WriteNative(ctx, &cutWriter{left: n, err: errBroken}); !errors.Is(err, errBroken) {
 			return breach("WriteNative to a writer that fails after %d bytes of %d does not wrap its error: %v", n, len(first), err)
 		}
