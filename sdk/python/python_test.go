@@ -29,8 +29,6 @@ import (
 )
 
 const (
-	token   = "of-the-test"
-	state   = "/_torpor/state/store"
 	account = "000000000000"
 	region  = "us-east-1"
 )

@@ -292,8 +292,8 @@ func TestSkips(t *testing.T) {
 // TestSound: where the beginning of a state is a state, it must be taken.
 func TestSound(t *testing.T) {
 	f := fixture(&note{})
-	f.Sound = func(b []byte) bool { return len(b) == 17 }
-	if err := refusesCut(t.Context(), f); err == nil || !strings.Contains(err.Error(), "first 17 bytes") {
+	f.Sound = func(b []byte) bool { return len(b) == 7 }
+	if err := refusesCut(t.Context(), f); err == nil || !strings.Contains(err.Error(), "first 7 bytes") {
 		t.Errorf("a source that refuses a sound state passes: %v", err)
 	}
 	f = fixture(&note{fault: "takes the empty state"})
