@@ -149,7 +149,13 @@ func TestPostgreSQL(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("runs as another user, as Linux does")
 	}
-	initdb, err := filepath.EvalSymlinks(need.Program(t, "initdb"))
+	// Debian has its programs in a folder for each version, which is not in PATH.
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	must(t, err)
+	if len(found) == 0 {
+		found = []string{need.Program(t, "initdb")}
+	}
+	initdb, err := filepath.EvalSymlinks(found[len(found)-1])
 	must(t, err)
 	dir, err := os.MkdirTemp("", "pg") // sockets have short names
 	must(t, err)
