@@ -487,6 +487,7 @@ impl<'s> Loader<'s> {
             return Err(Stop::Wrong("too many containers inside one another"));
         }
         let mut class = None;
+        let ahead = self.class_ahead(s);
         for _ in 1..n {
             if s.d[s.at..].starts_with(&[0xd9, (OP >> 8) as u8, OP as u8, 0x18, b'(']) {
                 s.at += 5;
@@ -494,7 +495,7 @@ impl<'s> Loader<'s> {
                 continue;
             }
             self.expression(s, out)?;
-            class.get_or_insert(self.class);
+            class.get_or_insert(ahead);
         }
         self.levels.push(Level {
             how,
@@ -843,6 +844,44 @@ impl<'s> Loader<'s> {
         }
     }
 
+    /// What the rules say of the class of the object that begins here, and 1; 0 if nothing.
+    #[inline(never)]
+    fn class_ahead(&mut self, s: &Source<'_>) -> u32 {
+        if self.settings.rules.classes.is_empty() {
+            return 0;
+        }
+        let mut s = Source { d: s.d, at: s.at };
+        let tag = match (s.head(), s.head()) {
+            ((TAG, t), (ARRAY, n)) if n > 0 => t,
+            _ => return 0,
+        };
+        let global = match tag {
+            OBJECT | REDUCE | INST => true,
+            CALL | NEWOBJ | NEWOBJ_EX | OBJ => s.head() == (TAG, GLOBAL),
+            _ => false,
+        };
+        if !global {
+            return 0;
+        }
+        let mut class = |s: &mut Source<'_>| {
+            let names = self.names_of(s).ok()?;
+            let (m, n) = self.renamed(names);
+            Some((Rules::makes_first(&m, &n), self.settings.rules.of(&m, &n)))
+        };
+        match class(&mut s) {
+            Some((false, class)) => return class,
+            Some((true, _)) => {}
+            None => return 0,
+        }
+        if matches!(tag, CALL | NEWOBJ | NEWOBJ_EX) && (s.head().0, s.head().0) != (TAG, ARRAY) {
+            return 0;
+        }
+        match s.head() {
+            (TAG, GLOBAL) => class(&mut s).map_or(0, |c| c.1),
+            _ => 0,
+        }
+    }
+
     /// Whether a state begins here that has attributes which the rules are about; then it is begun.
     #[inline(never)]
     fn filtered(&mut self, class: u32, s: &mut Source<'_>) -> Done<bool> {
@@ -927,7 +966,11 @@ impl<'s> Loader<'s> {
             }
             STATE => {
                 self.array(s, 2, 2)?;
+                let class = self.class_ahead(s);
                 self.frame(What::State, 2);
+                if let Some(f) = self.frames.last_mut() {
+                    f.class = class;
+                }
             }
             OBJECT | REDUCE => {
                 let n = self.array(s, 1, ANY)?;
@@ -1106,7 +1149,8 @@ impl<'s> Loader<'s> {
             Some(n) if n < self.numbers as u64 => {
                 let at = self.objects.get(n as u32);
                 if at == crate::memo::UNSET && !self.w.muted {
-                    return Err(Stop::Wrong("a reference to an object that the setting drop drops; do not drop it"));
+                    let msg = "a reference to an object that the setting drop drops; do not drop it";
+                    return Err(Stop::Error(Error::new(Code::Unsupported, msg).at(self.at)));
                 }
                 Ok(at)
             }

@@ -56,6 +56,9 @@ pub const IS_SINGLE: u8 = 2;
 /// Flag of a node: what it is only the service knows, so that any effect may be had on it.
 pub const IS_OPAQUE: u8 = 4;
 
+/// Flag of a node: a text.
+pub const IS_TEXT: u8 = 8;
+
 impl Node {
     pub const fn new(kind: Kind) -> Node {
         Node { kind, flags: 0, next: NIL, a: NIL, b: NIL, n: 0, num: NIL, eff: NIL, eff_last: NIL, before: NIL, before_last: NIL }
@@ -135,14 +138,21 @@ impl Arena {
         &self.bytes[at..at + len as usize]
     }
 
-    /// A lower bound of how long what was evaluated since a node is when encoded.
-    pub fn weight(&self, since: u32) -> usize {
-        let nodes = &self.nodes[since.wrapping_sub(self.base) as usize..];
-        let bytes = match nodes.iter().find(|n| n.kind == Kind::Raw) {
-            Some(n) => self.bytes_end().wrapping_sub(n.a) as usize,
-            None => 0,
-        };
-        nodes.iter().filter(|n| n.kind != Kind::Group).count() + bytes
+    /// Whether what was evaluated since a node is longer than a limit when encoded.
+    pub fn exceeds(&self, since: u32, limit: usize) -> bool {
+        let mut weight = 0;
+        let mut raw = false;
+        for n in &self.nodes[since.wrapping_sub(self.base) as usize..] {
+            if n.kind == Kind::Raw && !raw {
+                raw = true;
+                weight += self.bytes_end().wrapping_sub(n.a) as usize;
+            }
+            weight += (n.kind != Kind::Group) as usize;
+            if weight > limit {
+                return true;
+            }
+        }
+        false
     }
 
     /// Gives up everything.
@@ -155,6 +165,9 @@ impl Arena {
 
     /// Gives up what lies before a node.
     pub fn give_up(&mut self, node: u32) {
+        if node == self.base {
+            return;
+        }
         self.nodes.drain(..node.wrapping_sub(self.base) as usize);
         self.base = node;
         // Bytes lie in the order of the nodes they belong to.
@@ -170,6 +183,8 @@ impl Arena {
 /// A global, encoded as a text `module.name` or `module:Outer.Inner`, or as the two names.
 pub struct Global {
     pub encoded: Vec<u8>,
+    /// What the rules say of its instances, and 1; `FIRST` if it makes an instance of its first argument.
+    pub class: u32,
 }
 
 /// How a global is written.
@@ -226,6 +241,9 @@ pub trait Refers {
     fn refer(&self, out: &mut Vec<u8>, number: u32);
 }
 
+/// How many nodes are written between two looks of the host.
+const LOOK: u32 = 1 << 18;
+
 const LIST: u8 = 1; // go on with the next node
 const INSIDE: u8 = 2; // what comes before it is written
 const BARE: u8 = 4; // without effects
@@ -236,6 +254,7 @@ pub struct Encoder {
     work: Vec<(u32, u32, u8)>,
     parts: Vec<u32>,
     done: usize,
+    steps: u32,
     /// How many numbered objects have been written.
     pub count: u32,
     /// Stop once there is more than this: the value is opened instead.
@@ -244,7 +263,7 @@ pub struct Encoder {
 
 impl Encoder {
     pub fn new() -> Encoder {
-        Encoder { out: Vec::new(), work: Vec::new(), parts: Vec::new(), done: 0, count: 0, limit: usize::MAX }
+        Encoder { out: Vec::new(), work: Vec::new(), parts: Vec::new(), done: 0, steps: 0, count: 0, limit: usize::MAX }
     }
 
     pub fn clear(&mut self) {
@@ -280,6 +299,11 @@ impl Encoder {
         self.work.clear();
         self.work.push((node, depth, if bare { BARE | INSIDE } else { 0 }));
         while let Some((at, mut d, mode)) = self.work.pop() {
+            self.steps = self.steps.wrapping_add(1);
+            if self.steps % LOOK == 0 {
+                // The host takes a look at a guest that computes for long.
+                torpor::pause();
+            }
             let n = a.get(at);
             if mode & LIST != 0 && n.next != NIL {
                 self.work.push((n.next, d, LIST));

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use torpor::{cbor, Output, Result};
+use torpor::{cbor, Code, Error, Output, Result};
 
 use crate::form::*;
 use crate::keys;
-use crate::names::Names;
-use crate::node::{encode_global, head, own_items, tag, Arena, Encoder, Global, Kind, NIL};
+use crate::names::{Found, Names};
+use crate::node::{encode_global, head, own_items, tag, Arena, Encoder, Global, Kind, Node, IS_SINGLE, NIL};
+use crate::rules::Rules;
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -20,7 +21,14 @@ pub struct Level {
     pub index: u32,
     pub stage: Stage,
     pub count: u64,
+    /// What the rules say of the object whose state it is, and 1.
+    class: u32,
+    /// Which attributes with defaults there are.
+    seen: u64,
 }
+
+/// A class that makes an instance of its first argument.
+const FIRST: u32 = u32::MAX;
 
 /// Where the leading levels of accounts and regions are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +59,7 @@ pub struct Records<'s> {
     by_name: BTreeMap<Vec<u8>, u32>,
     base: u32, // numbers given to objects of records written
     document: u64,
+    protocol: u8,
 }
 
 /// How a value is opened: its container, the group of entries, and whether the container is the state of
@@ -74,6 +83,7 @@ impl<'s> Records<'s> {
             by_name: BTreeMap::new(),
             base: 0,
             document: 0,
+            protocol: 0,
         }
     }
 
@@ -92,16 +102,16 @@ impl<'s> Records<'s> {
     /// The number of a global, which is added if it is new.
     #[inline(never)]
     pub fn global(&mut self, module: &[u8], name: &[u8]) -> u32 {
-        let encoded = match self.settings.rules.renamed(module, name) {
-            Some((m, n)) => encode_global(&m, &n),
-            None => encode_global(module, name),
-        };
+        let new = self.settings.rules.renamed(module, name);
+        let (module, name) = new.as_ref().map_or((module, name), |n| (&n.0[..], &n.1[..]));
+        let encoded = encode_global(module, name);
         if let Some(at) = self.by_name.get(&encoded) {
             return *at;
         }
         let at = self.globals.len() as u32;
         self.by_name.insert(encoded.clone(), at);
-        self.globals.push(Global { encoded });
+        let class = if Rules::makes_first(module, name) { FIRST } else { self.settings.rules.of(module, name) };
+        self.globals.push(Global { encoded, class });
         at
     }
 
@@ -136,6 +146,20 @@ impl<'s> Records<'s> {
         }
     }
 
+    /// Whether a value is the number of an account.
+    pub fn is_account(&self, n: u32) -> bool {
+        keys::text_of(&self.arena, &self.names, n).map_or(false, keys::is_account)
+    }
+
+    /// Whether a value can be the name of an attribute.
+    pub fn is_identifier(&self, n: u32) -> bool {
+        let begins = |b: &u8| b.is_ascii_alphabetic() || *b == b'_';
+        match keys::text_of(&self.arena, &self.names, n) {
+            Some(s) => s.first().map_or(false, begins) && s.iter().all(|b| begins(b) || b.is_ascii_digit()),
+            None => false,
+        }
+    }
+
     /// Opens a value that is not whole yet: `v`, or `state` if that is the state of `v`. It is an entry of
     /// the innermost level, or the root if the protocol is given. False if it should not be opened, being
     /// small so far.
@@ -155,7 +179,7 @@ impl<'s> Records<'s> {
             (None, Some(l)) => l.index + 1,
             (None, None) => return Ok(false),
         };
-        if self.levels.len() == MAX_LEVELS {
+        if self.levels.len() == MAX_LEVELS || k.map_or(false, |k| self.drops(k)) {
             return Ok(false);
         }
         let leading = match (k.and_then(|k| keys::text_of(&self.arena, &self.names, k)), self.levels.last()) {
@@ -190,6 +214,11 @@ impl<'s> Records<'s> {
     /// Writes an entry of the innermost level.
     #[inline(never)]
     pub fn put_entry(&mut self, k: Option<u32>, v: u32, out: &mut Output<'_>) -> Result<()> {
+        if let Some(k) = k {
+            if self.drops(k) {
+                return self.forget(k, v);
+            }
+        }
         match self.place(k) {
             Some(place) => self.put(place, k, v, None, out),
             None => Ok(()),
@@ -209,6 +238,9 @@ impl<'s> Records<'s> {
             stage: Stage::Below,
         };
         let text = k.and_then(|k| keys::text_of(&self.arena, &self.names, k));
+        if let (true, Some(t)) = (l.class > 0, text) {
+            l.seen |= self.settings.rules.classes[l.class as usize - 1].bit(t);
+        }
         match (l.stage, text) {
             (Stage::Regions, Some(t)) if keys::is_region(t) && l.how & 3 == ASSIGN => {
                 // The level's prefix is `["account"]`.
@@ -246,6 +278,11 @@ impl<'s> Records<'s> {
             place.key.push('~');
             keys::number(&mut place.key, count);
             place.prefix = place.key.clone();
+            if place.stage == Stage::Regions {
+                // A second account of the same number is no part of the partitions of the first.
+                place.stage = Stage::Below;
+                place.index += 1;
+            }
             while self.table.find(&place.partition, &place.key).is_some() {
                 place.key.push('~');
                 place.prefix.push('~');
@@ -288,6 +325,7 @@ impl<'s> Records<'s> {
         let e = &mut self.enc.out;
         match doc {
             Some(protocol) => {
+                self.protocol = protocol;
                 tag(e, DOC);
                 e.extend_from_slice(&[0x82, protocol]);
             }
@@ -303,6 +341,10 @@ impl<'s> Records<'s> {
     fn write(&mut self, partition: &str, key: &str, out: &mut Output<'_>) -> Result<()> {
         self.enc.limit = usize::MAX;
         let parts = self.enc.finish(&self.arena, &self.names, &self.globals, &self.table);
+        if self.table.missed.get() {
+            let msg = "a reference to an object that the setting drop drops; do not drop it";
+            return Err(Error::new(Code::Unsupported, msg).path(key));
+        }
         self.base += self.enc.count;
         out.record(partition, key)?;
         if parts > 0 {
@@ -333,6 +375,229 @@ impl<'s> Records<'s> {
             }
         }
         None
+    }
+
+    /// What the rules say of an object's class, and 1; 0 if nothing.
+    #[inline(never)]
+    fn class_of(&self, object: u32) -> u32 {
+        let n = self.arena.get(object);
+        if self.settings.rules.classes.is_empty() || !n.is_object() {
+            return 0;
+        }
+        let global = |at: u32| match self.arena.get(at) {
+            g if at != NIL && g.kind == Kind::Global => self.globals[g.a as usize].class,
+            _ => 0,
+        };
+        match global(n.a) {
+            FIRST => {
+                let args = self.arena.get(n.a).next;
+                let first = match n.kind {
+                    Kind::Reduce | Kind::Newobj | Kind::NewobjEx if self.arena.get(args).n > 0 => self.arena.get(args).a,
+                    Kind::Obj | Kind::Inst if n.n > 1 => args,
+                    _ => return 0,
+                };
+                match self.arena.get(first).kind {
+                    Kind::Global => global(first) % FIRST,
+                    _ => 0,
+                }
+            }
+            class => class,
+        }
+    }
+
+    /// Whether an entry of the innermost level is an attribute to be dropped.
+    fn drops(&self, k: u32) -> bool {
+        match self.levels.last() {
+            Some(l) if l.class > 0 && self.arena.get(k).is_plain() => {
+                let rules = &self.settings.rules.classes[l.class as usize - 1];
+                keys::text_of(&self.arena, &self.names, k).map_or(false, |t| rules.drops(t))
+            }
+            _ => false,
+        }
+    }
+
+    /// Applies the rules to the state that an object gets.
+    #[inline(never)]
+    pub fn filter(&mut self, object: u32, state: u32, protocol: u8) -> Result<()> {
+        let class = self.class_of(object);
+        if class == 0 {
+            return Ok(());
+        }
+        let settings = self.settings;
+        let rules = &settings.rules.classes[class as usize - 1];
+        let mut dict = state;
+        let n = self.arena.get(state);
+        if n.kind == Kind::Tuple && n.n == 2 && n.is_plain() {
+            // A state of slots is a tuple of null and a dict.
+            let first = self.arena.get(n.a);
+            if first.kind == Kind::Inline && first.n == 1 && first.a == 0xf6 && first.is_plain() && first.num == NIL {
+                dict = first.next;
+            }
+        }
+        let d = *self.arena.get(dict);
+        let own = d.eff == NIL || (d.eff == d.eff_last && self.arena.get(d.eff).what() == ASSIGN);
+        if d.kind != Kind::Dict || d.before != NIL || !own {
+            return Ok(());
+        }
+        let (mut seen, mut first, mut last, mut n, mut changed) = (0, NIL, NIL, 0, false);
+        let mut item = if d.eff == NIL { NIL } else { self.arena.get(d.eff).a };
+        while item != NIL {
+            let value = self.arena.get(item).next;
+            let next = self.arena.get(value).next;
+            let mut drops = false;
+            if self.arena.get(item).is_plain() {
+                if let Some(key) = keys::text_of(&self.arena, &self.names, item) {
+                    seen |= rules.bit(key);
+                    drops = rules.drops(key);
+                }
+            }
+            if drops {
+                self.arena.get_mut(value).next = NIL;
+                self.forget(item, value)?;
+                changed = true;
+            } else {
+                self.link(&mut first, &mut last, item);
+                last = value;
+                n += 2;
+            }
+            item = next;
+        }
+        for (at, (name, value)) in rules.default.iter().enumerate() {
+            if seen & 1 << at == 0 {
+                let k = self.name(name);
+                let v = self.atom(value);
+                self.link(&mut first, &mut last, k);
+                self.link(&mut first, &mut last, v);
+                n += 2;
+                changed = true;
+            }
+        }
+        if !changed {
+            return Ok(());
+        }
+        let mut group = d.eff;
+        if n == 0 {
+            group = NIL;
+        } else {
+            self.arena.get_mut(last).next = NIL;
+            if group == NIL {
+                group = self.arena.add(Node::group(ASSIGN));
+            }
+            let g = self.arena.get_mut(group);
+            g.a = first;
+            g.b = last;
+            g.n = n;
+        }
+        let d = self.arena.get_mut(dict);
+        d.eff = group;
+        d.eff_last = group;
+        d.flags &= !IS_SINGLE;
+        if n == 2 || (n > 0 && protocol == 0) {
+            d.flags |= IS_SINGLE;
+        }
+        Ok(())
+    }
+
+    /// Adds a node to a list.
+    fn link(&mut self, first: &mut u32, last: &mut u32, node: u32) {
+        if *last == NIL {
+            *first = node;
+        } else {
+            self.arena.get_mut(*last).next = node;
+        }
+        *last = node;
+    }
+
+    /// A node for a short text of the settings.
+    fn name(&mut self, s: &[u8]) -> u32 {
+        let found = match self.names.find(s, false) {
+            Found::No => self.names.find(s, true),
+            found => found,
+        };
+        if let Found::Old(id) | Found::New(id) = found {
+            let mut n = Node::new(Kind::Name);
+            n.a = id;
+            return self.arena.add(n);
+        }
+        let mut encoded = Vec::new();
+        crate::node::text(&mut encoded, s);
+        self.raw(&encoded)
+    }
+
+    fn raw(&mut self, encoded: &[u8]) -> u32 {
+        let mut n = Node::new(Kind::Raw);
+        n.a = self.arena.bytes_end();
+        n.b = encoded.len() as u32;
+        self.arena.bytes.extend_from_slice(encoded);
+        self.arena.add(n)
+    }
+
+    /// A node for an atom of the settings.
+    fn atom(&mut self, encoded: &[u8]) -> u32 {
+        if let Ok(t) = cbor::Reader::new(encoded).text() {
+            return self.name(t.as_bytes());
+        }
+        if encoded.len() > 8 {
+            return self.raw(encoded);
+        }
+        let mut b = [0; 8];
+        b[..encoded.len()].copy_from_slice(encoded);
+        let w = u64::from_le_bytes(b);
+        let mut n = Node::new(Kind::Inline);
+        n.a = w as u32;
+        n.b = (w >> 32) as u32;
+        n.n = encoded.len() as u32;
+        self.arena.add(n)
+    }
+
+    /// Adds the attributes that the innermost level lacks.
+    #[inline(never)]
+    pub fn level_defaults(&mut self, out: &mut Output<'_>) -> Result<()> {
+        let (class, seen) = match self.levels.last_mut() {
+            Some(l) if l.class > 0 => (std::mem::take(&mut l.class), l.seen),
+            _ => return Ok(()),
+        };
+        let settings = self.settings;
+        for (at, (name, value)) in settings.rules.classes[class as usize - 1].default.iter().enumerate() {
+            if seen & 1 << at == 0 {
+                let k = self.name(name);
+                let v = self.atom(value);
+                self.put_entry(Some(k), v, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up an attribute that is dropped, and the numbers of the objects in it.
+    #[inline(never)]
+    fn forget(&mut self, k: u32, v: u32) -> Result<()> {
+        let (mut low, mut high, mut n) = (NIL, 0, 0);
+        let mut work = vec![(k, false), (v, false)];
+        while let Some((at, list)) = work.pop() {
+            let node = *self.arena.get(at);
+            if list && node.next != NIL {
+                work.push((node.next, true));
+            }
+            if node.num != NIL {
+                low = low.min(node.num);
+                high = high.max(node.num);
+                n += 1;
+            }
+            for more in [node.eff, node.before] {
+                if more != NIL {
+                    work.push((more, true));
+                }
+            }
+            let atom = matches!(node.kind, Kind::Inline | Kind::Raw | Kind::Name | Kind::Ref | Kind::Global);
+            if !atom && node.a != NIL {
+                work.push((node.a, true));
+            }
+        }
+        if n > 0 && !self.table.forget(low, high + 1, n) {
+            let msg = "what the setting drop drops is made in a way no pickler makes it; do not drop it";
+            return Err(Error::new(Code::Unsupported, msg).path("settings.drop"));
+        }
+        Ok(())
     }
 
     fn single(&self, flags: u8) -> u32 {
@@ -390,7 +655,10 @@ impl<'s> Records<'s> {
             self.enc.encode(state, 5, true, &self.arena, &self.names, &self.globals, &self.table);
         }
         self.write(&at.partition, &at.key, out)?;
+        let class = if how & STATED != 0 { self.class_of(v) } else { 0 };
         self.levels.push(Level {
+            class,
+            seen: 0,
             how,
             prefix: at.prefix,
             partition: at.partition,
@@ -422,16 +690,17 @@ impl<'s> Records<'s> {
     /// Writes what comes after the entries, if it is more than their container's default.
     #[inline(never)]
     fn tail(&mut self, v: u32, plan: &Plan, out: &mut Output<'_>) -> Result<()> {
+        self.level_defaults(out)?;
         let after = self.arena.get(plan.group).next;
         let object = if plan.state == NIL { NIL } else { self.arena.get(self.arena.get(v).eff).next };
         if after == NIL && object == NIL {
             return Ok(());
         }
         let mut steps = Steps::new();
-        steps.groups(&self.arena, after);
+        steps.groups(&self.arena, after, self.protocol);
         if plan.state != NIL {
             steps.0.push(Step::Op(b'b'));
-            steps.groups(&self.arena, object);
+            steps.groups(&self.arena, object, self.protocol);
         }
         self.put_steps(&steps, out)
     }
@@ -439,6 +708,7 @@ impl<'s> Records<'s> {
     /// Writes a record of steps that closes the innermost level.
     #[inline(never)]
     pub fn put_steps(&mut self, steps: &Steps, out: &mut Output<'_>) -> Result<()> {
+        self.level_defaults(out)?;
         let level = self.levels.len() - 1;
         let l = &self.levels[level];
         let mut key = if l.prefix.is_empty() { String::from("$") } else { l.prefix.clone() };
@@ -484,7 +754,7 @@ impl Steps {
     }
 
     /// The steps of groups of effects on what is on top of the stack.
-    fn groups(&mut self, a: &Arena, first: u32) {
+    fn groups(&mut self, a: &Arena, first: u32, protocol: u8) {
         let mut at = first;
         while at != NIL {
             let g = a.get(at);
@@ -495,10 +765,24 @@ impl Steps {
                 BUILD => b'b',
                 _ => b'0',
             };
+            let mut item = g.a;
+            if protocol == 0 && g.what() <= ASSIGN {
+                // One by one, as that protocol can.
+                let mut n = 0;
+                while item != NIL {
+                    self.0.push(Step::Push(item));
+                    item = a.get(item).next;
+                    n += 1;
+                    if g.what() == APPEND || n % 2 == 0 {
+                        self.0.push(Step::Op(if g.what() == APPEND { b'a' } else { b's' }));
+                    }
+                }
+                at = g.next;
+                continue;
+            }
             if g.what() <= ADD {
                 self.0.push(Step::Op(b'('));
             }
-            let mut item = g.a;
             while item != NIL {
                 self.0.push(Step::Push(item));
                 item = a.get(item).next;

@@ -25,6 +25,9 @@ const MAX_STACK: usize = 4 << 20;
 /// How many bytes of expressions are held until they can be written.
 const MAX_HELD: usize = 64 << 20;
 
+/// How many expressions are held.
+const MAX_NODES: usize = 1_500_000;
+
 /// How many nodes, and bytes, of expressions are held before as much as can be is written.
 const PRESSURE: usize = 100_000;
 const PRESSURE_BYTES: usize = 4 << 20;
@@ -80,6 +83,7 @@ pub struct Machine<'s, 'i, 'b, 'o, 'p> {
     numbers: u32,
     discarded: Option<Discarded>,
     levels: Vec<OpenSlot>,
+    has_rules: bool,
     live: usize, // slots below are written
     pressure: usize,
     pressure_bytes: usize,
@@ -98,6 +102,7 @@ fn le(b: &[u8]) -> u64 {
 impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     pub fn new(r: Records<'s>, input: &'i mut Input<'b>, out: &'o mut Output<'p>) -> Self {
         Machine {
+            has_rules: !r.settings.rules.classes.is_empty(),
             r,
             input,
             out,
@@ -289,6 +294,9 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             first = d.first;
         }
         let node = self.r.arena.add(n);
+        if self.r.arena.nodes.len() > MAX_NODES {
+            return Err(self.large("more than can be held at once, in expressions", MAX_NODES as u64));
+        }
         self.stack.push(Slot { node, first, before: NIL, before_last: NIL });
         if self.stack.len() > MAX_STACK {
             return Err(self.large("a stack that is too deep", MAX_STACK as u64));
@@ -458,7 +466,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
         bytes.resize(from + n + k, 0);
         bytes.copy_within(from..from + n, from + k);
         bytes[from..from + k].copy_from_slice(&buf[..k]);
-        self.push_raw(at, true, 0)
+        self.push_raw(at, true, IS_TEXT)
     }
 
     /// Pushes a text that is not in the input as it is.
@@ -545,6 +553,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     /// Closes the innermost level, whose container must have been seen to take all its entries.
     #[inline(never)]
     fn pop_level(&mut self) -> Result<()> {
+        self.r.level_defaults(self.out)?;
         self.r.levels.pop();
         match self.levels.pop() {
             Some(l) if l.uncertain > 0 => Err(self.unusual()),
@@ -740,7 +749,9 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                         // Its only entry, or the next key of the container that it is in.
                         let only = how == NIL || how & SINGLE != 0;
                         let stage = self.r.levels.last().map(|l| l.stage);
-                        if !only && !self.r.is_leading(stage, key, s.node) {
+                        // What stands above an object may be its state, too, unless it is an account.
+                        let account = n.kind == Kind::Dict || self.r.is_account(s.node);
+                        if !(only && account) && !self.r.is_leading(stage, key, s.node) {
                             what = NIL;
                         }
                     } else {
@@ -752,7 +763,15 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                 // A whole entry, if it can be nothing else.
                 let beyond = if n.kind == Kind::Global { 4 } else { 3 };
                 let whole = (1..beyond).all(|i| self.done(v + i)) && self.stack.len() > v + beyond;
-                if how == NIL || !(whole || self.r.arena.nodes.len() > self.guess) {
+                // An attribute, and the next one's name.
+                let atom = matches!(n.kind, Kind::Inline | Kind::Raw | Kind::Name | Kind::Ref) || self.done(v);
+                let named = how != NIL
+                    && how & STATED != 0
+                    && atom
+                    && above.map_or(false, |s| s.node != MARK && self.r.is_identifier(s.node))
+                    && self.stack.get(v + 2).map_or(false, |s| s.node != MARK)
+                    && self.stack.len() > v + 3;
+                if how == NIL || !(whole || named || self.r.arena.nodes.len() > self.guess) {
                     break;
                 }
                 self.r.put_entry(key, node, self.out)?;
@@ -767,8 +786,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             if c.flags & IS_SINGLE != 0 || (c.eff == NIL && !marked) {
                 what |= SINGLE;
             }
-            let held = self.r.arena.weight(self.stack[v].first);
-            let large = held > self.r.settings.split;
+            let large = self.r.arena.exceeds(self.stack[v].first, self.r.settings.split);
             let doc = if how == NIL { Some(self.protocol.unwrap_or(0)) } else { None };
             if !self.r.begin_open(key, node, state, what, doc, large, self.out)? {
                 break;
@@ -1214,6 +1232,9 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                     return Err(self.wrong("what lies under the state can not take it"));
                 }
                 let (head, tail, n) = self.take(at + 1);
+                if self.has_rules {
+                    self.r.filter(node, head, self.protocol.unwrap_or(0))?;
+                }
                 self.effect(node, BUILD, head, tail, n);
             }
             0x81 => {
@@ -1397,6 +1418,9 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             b'p' | b'g' => {
                 self.shows(0);
                 self.line()?;
+                if self.line.len() > 32 {
+                    return Err(self.wrong("no index of the memo"));
+                }
                 match number::parse(&self.line) {
                     Some(Int::Small(v)) if (0..1 << 32).contains(&v) => {
                         if op == b'p' {
@@ -1457,6 +1481,10 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                     b"01" => self.push_inline([0xf5, 0, 0, 0, 0, 0, 0, 0], 1)?,
                     _ => {
                         self.shows(0);
+                        let digits = self.line.strip_prefix(b"-").unwrap_or(&self.line);
+                        if digits.len() > 1 && digits[0] == b'0' && digits[1].is_ascii_digit() {
+                            return Err(self.wrong("an int that begins with 0"));
+                        }
                         self.push_decimal()?;
                     }
                 }
@@ -1564,6 +1592,18 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                         g.before_last = m.before_last;
                     }
                 } else {
+                    for n in [&m, &n] {
+                        let known = match n.kind {
+                            Kind::Raw => n.flags & (IS_OPAQUE | IS_TEXT) == 0,
+                            Kind::Inline | Kind::EmptyTuple | Kind::Global => true,
+                            Kind::Dict | Kind::List | Kind::Set | Kind::Tuple => true,
+                            Kind::Frozenset | Kind::MadeList | Kind::MadeDict => true,
+                            _ => false,
+                        };
+                        if known {
+                            return Err(self.wrong("a name that is no text"));
+                        }
+                    }
                     self.make(Kind::Computed, at, false)?;
                 }
             }

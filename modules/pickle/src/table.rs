@@ -1,5 +1,7 @@
 //! The records of a document by key: where the numbers of each begin.
 
+use std::cell::Cell;
+
 use torpor::{Code, Error, Result};
 
 use crate::form::REF;
@@ -19,6 +21,10 @@ pub struct Table {
     keys: Vec<u8>,
     slots: Vec<u32>, // index + 1; 0 is free
     partitions: Vec<String>,
+    /// Numbers of objects that are dropped: where a range begins and ends, and how many there were before.
+    dropped: Vec<(u32, u32, u32)>,
+    /// Whether one of them was referred to.
+    pub missed: Cell<bool>,
 }
 
 fn hash(part: u32, key: &[u8]) -> u32 {
@@ -38,6 +44,8 @@ impl Table {
             keys: Vec::new(),
             slots: vec![0; 64],
             partitions: Vec::new(),
+            dropped: Vec::new(),
+            missed: Cell::new(false),
         }
     }
 
@@ -103,6 +111,40 @@ impl Table {
         }
     }
 
+    /// Drops the numbers from `start` to `end`, `n` of which are there still; false if that is not all.
+    #[inline(never)]
+    pub fn forget(&mut self, start: u32, end: u32, n: u32) -> bool {
+        let at = self.dropped.partition_point(|d| d.0 < start);
+        let to = self.dropped.partition_point(|d| d.0 < end);
+        let inner: u32 = self.dropped[at..to].iter().map(|d| d.1 - d.0).sum();
+        self.dropped.splice(at..to, [(start, end, 0)]);
+        for i in at..self.dropped.len() {
+            self.dropped[i].2 = match i {
+                0 => 0,
+                _ => self.dropped[i - 1].2 + self.dropped[i - 1].1 - self.dropped[i - 1].0,
+            };
+        }
+        n + inner == end - start
+    }
+
+    /// The number of an object without those that are dropped.
+    #[inline(always)]
+    fn left(&self, number: u32) -> u32 {
+        if self.dropped.is_empty() {
+            return number;
+        }
+        match self.dropped.partition_point(|d| d.0 <= number) {
+            0 => number,
+            at => {
+                let d = self.dropped[at - 1];
+                if number < d.1 {
+                    self.missed.set(true);
+                }
+                number.wrapping_sub(d.2 + d.1 - d.0)
+            }
+        }
+    }
+
     /// Adds a record whose numbers begin at `base`; false if its key is there already.
     #[inline(never)]
     pub fn add(&mut self, partition: &str, key: &str, base: u32) -> Result<bool> {
@@ -139,6 +181,10 @@ impl Refers for Table {
     fn refer(&self, out: &mut Vec<u8>, number: u32) {
         tag(out, REF);
         let here = self.bases.len() - 1;
+        let number = self.left(number);
+        if self.missed.get() {
+            return;
+        }
         if number >= self.bases[here] {
             head(out, torpor::cbor::UINT, (number - self.bases[here]) as u64);
             return;

@@ -84,6 +84,18 @@ fn a_table_renames_drops_and_defaults() {
     assert!(native.windows(2).any(|w| w == b"K\x07"), "{native:x?}");
     let again = run.save::<Pickle>(&native).unwrap();
     assert!(run.load::<Pickle>(&again).unwrap() == native);
+    // Save gives the records of the new layout, too, and numbers them without what is dropped.
+    for old in [
+        &b"\x80\x02](ca\nOld\n)\x81}(X\x01\x00\x00\x00x]q\x01X\x01\x00\x00\x00y]q\x02ubh\x02]q\x03h\x03e."[..],
+        b"\x80\x02](ca\nOld\n)\x81N}X\x01\x00\x00\x00x]q\x01s\x86b]q\x03h\x03e.",
+    ] {
+        let early = run.save::<Pickle>(old).unwrap();
+        let native = run.load::<Pickle>(&save::<Pickle>(old).unwrap()).unwrap();
+        assert!(run.load::<Pickle>(&early).unwrap() == native && run.save::<Pickle>(&native).unwrap() == early);
+    }
+    let shared = b"\x80\x02](ca\nOld\n)\x81}X\x01\x00\x00\x00x]q\x01sbh\x01e.";
+    assert_eq!(run.save::<Pickle>(shared).unwrap_err().code, 4);
+    assert_eq!(run.load::<Pickle>(&save::<Pickle>(shared).unwrap()).unwrap_err().code, 4);
     let twice = settings(b"\xa1\x66rename\xa2\x61a\x61b\x61b\x61c");
     assert_eq!(twice.save::<Pickle>(b"N.").unwrap_err().code, 4);
 }
