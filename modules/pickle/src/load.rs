@@ -33,7 +33,7 @@ struct Frame {
     left: usize,
     done: usize,
     n: usize,
-    at: usize, // of a part: where to go on
+    at: usize,  // of a part: where to go on
     class: u32, // of an object whose state comes: what the rules say of it, and 1
     seen: u64,  // which attributes with defaults there are
 }
@@ -174,9 +174,7 @@ impl<'s> Loader<'s> {
             Key::Bytes(_) => return Err(self.wrong("the key of a record of a pickle is text")),
         };
         match self.value(r.partition, key, r.value, out) {
-            Err(Stop::Wrong(what)) => {
-                Err(self.wrong(what).path(Text::new().str(r.partition).str(" ").str(key)))
-            }
+            Err(Stop::Wrong(what)) => Err(self.wrong(what).path(Text::new().str(r.partition).str(" ").str(key))),
             Err(Stop::Error(e)) => Err(e),
             Ok(()) => Ok(()),
         }
@@ -468,13 +466,7 @@ impl<'s> Loader<'s> {
 
     /// The value of an entry, or what opens it.
     #[inline(never)]
-    fn open_or_value(
-        &mut self,
-        s: &mut Source<'_>,
-        partition: &str,
-        prefix: &str,
-        out: &mut Output<'_>,
-    ) -> Done<()> {
+    fn open_or_value(&mut self, s: &mut Source<'_>, partition: &str, prefix: &str, out: &mut Output<'_>) -> Done<()> {
         if !s.d[s.at..].starts_with(&[0xd9, (OPEN >> 8) as u8, OPEN as u8]) {
             return self.expression(s, out);
         }
@@ -738,17 +730,11 @@ impl<'s> Loader<'s> {
                 self.names.known[id as usize] = crate::memo::UNSET;
             }
             Found::Old(id) | Found::New(id) => {
-                if std::str::from_utf8(t).is_err() {
-                    return Err(Stop::Wrong(NOT_UTF8));
-                }
-                self.w.text(t, out)?;
+                self.w.text(utf8(t)?, out)?;
                 self.names.known[id as usize] = self.w.memoize();
             }
             Found::No => {
-                if std::str::from_utf8(t).is_err() {
-                    return Err(Stop::Wrong(NOT_UTF8));
-                }
-                self.w.text(t, out)?;
+                self.w.text(utf8(t)?, out)?;
                 if t.len() > MAX_NAME {
                     self.numbered()?;
                 }
@@ -762,7 +748,7 @@ impl<'s> Loader<'s> {
     fn names_of(&mut self, s: &mut Source<'_>) -> Done<(Vec<u8>, Vec<u8>)> {
         match s.head() {
             (TEXT, n) => {
-                let t = s.take(n);
+                let t = utf8(s.take(n))?;
                 let at = t.iter().position(|b| *b == b':').or_else(|| t.iter().rposition(|b| *b == b'.'));
                 match at {
                     Some(at) => Ok((t[..at].to_vec(), t[at + 1..].to_vec())),
@@ -773,7 +759,7 @@ impl<'s> Loader<'s> {
                 let mut names = [Vec::new(), Vec::new()];
                 for n in &mut names {
                     match s.head() {
-                        (TEXT, k) => *n = s.take(k).to_vec(),
+                        (TEXT, k) => *n = utf8(s.take(k))?.to_vec(),
                         _ => return Err(Stop::Wrong("the name of a global is text")),
                     }
                 }
@@ -919,7 +905,8 @@ impl<'s> Loader<'s> {
         kept += (rules.bits() & !seen).count_ones() as usize;
         self.w.ops(if self.w.protocol == 0 { b"(d" } else { b"}" });
         self.numbered()?;
-        let f = Frame { what: What::Filtered, left: 2 * pairs, done: 0, n: 2 * kept, at: 0, class: class as u32 + 1, seen };
+        let f =
+            Frame { what: What::Filtered, left: 2 * pairs, done: 0, n: 2 * kept, at: 0, class: class as u32 + 1, seen };
         self.frames.push(f);
         Ok(true)
     }
@@ -1051,11 +1038,7 @@ impl<'s> Loader<'s> {
             }
             OWN => match s.head() {
                 (TEXT, n) => {
-                    let t = s.take(n);
-                    if std::str::from_utf8(t).is_err() {
-                        return Err(Stop::Wrong(NOT_UTF8));
-                    }
-                    self.w.text(t, out)?;
+                    self.w.text(utf8(s.take(n))?, out)?;
                     self.numbered()?;
                 }
                 _ => return Err(Stop::Wrong("text expected")),
@@ -1167,11 +1150,7 @@ impl<'s> Loader<'s> {
                 _ => return Err(Stop::Wrong("the key in a reference is text")),
             };
         }
-        let base = if n == 3 {
-            self.table.find(names[0], names[1])
-        } else {
-            self.table.find_here(names[1])
-        };
+        let base = if n == 3 { self.table.find(names[0], names[1]) } else { self.table.find_here(names[1]) };
         match (base, s.head()) {
             (Some(base), (UINT, n)) => self.object((base as u64).checked_add(n)),
             (None, _) => Err(Stop::Wrong("a reference to a record that does not come before it")),
@@ -1185,6 +1164,14 @@ const ASTRAY: Words = "the record is not behind the others of its container";
 const FIRST: u32 = u32::MAX;
 
 const NOT_UTF8: Words = "text that is no UTF-8";
+
+/// Text that is UTF-8: inside a value nobody has looked before.
+fn utf8(t: &[u8]) -> Done<&[u8]> {
+    match std::str::from_utf8(t) {
+        Ok(_) => Ok(t),
+        Err(_) => Err(Stop::Wrong(NOT_UTF8)),
+    }
+}
 
 /// Why a record can not be loaded.
 enum Stop {

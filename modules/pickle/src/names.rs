@@ -43,7 +43,8 @@ fn hash(s: &[u8]) -> u32 {
     let mut h = s.len() as u64;
     let mut at = 0;
     while at + 8 <= s.len() {
-        let w = u64::from_le_bytes([s[at], s[at + 1], s[at + 2], s[at + 3], s[at + 4], s[at + 5], s[at + 6], s[at + 7]]);
+        let w =
+            u64::from_le_bytes([s[at], s[at + 1], s[at + 2], s[at + 3], s[at + 4], s[at + 5], s[at + 6], s[at + 7]]);
         h = (h.rotate_left(5) ^ w).wrapping_mul(K);
         at += 8;
     }

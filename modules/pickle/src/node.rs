@@ -61,7 +61,19 @@ pub const IS_TEXT: u8 = 8;
 
 impl Node {
     pub const fn new(kind: Kind) -> Node {
-        Node { kind, flags: 0, next: NIL, a: NIL, b: NIL, n: 0, num: NIL, eff: NIL, eff_last: NIL, before: NIL, before_last: NIL }
+        Node {
+            kind,
+            flags: 0,
+            next: NIL,
+            a: NIL,
+            b: NIL,
+            n: 0,
+            num: NIL,
+            eff: NIL,
+            eff_last: NIL,
+            before: NIL,
+            before_last: NIL,
+        }
     }
 
     /// The bytes of an inline atom.

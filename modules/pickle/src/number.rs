@@ -111,10 +111,7 @@ fn mul_add(limbs: &mut Vec<u32>, by: u32, add: u32) {
 /// Writes an int in decimal.
 #[inline(never)]
 pub fn decimal(out: &mut Vec<u8>, magnitude: &[u8], negative: bool) {
-    let mut limbs: Vec<u32> = magnitude
-        .rchunks(4)
-        .map(|c| c.iter().fold(0u32, |v, b| v << 8 | *b as u32))
-        .collect();
+    let mut limbs: Vec<u32> = magnitude.rchunks(4).map(|c| c.iter().fold(0u32, |v, b| v << 8 | *b as u32)).collect();
     if negative {
         out.push(b'-');
         let mut carry = true;

@@ -141,7 +141,9 @@ impl<'s> Records<'s> {
     pub fn is_leading(&self, stage: Option<Stage>, key: Option<u32>, above: u32) -> bool {
         let text = |n| keys::text_of(&self.arena, &self.names, n);
         match (stage, key.and_then(text), text(above)) {
-            (Some(Stage::Accounts), Some(account), Some(region)) => keys::is_account(account) && keys::is_region(region),
+            (Some(Stage::Accounts), Some(account), Some(region)) => {
+                keys::is_account(account) && keys::is_region(region)
+            }
             _ => false,
         }
     }
@@ -260,9 +262,7 @@ impl<'s> Records<'s> {
                     }
                 }
                 match k {
-                    Some(k) => {
-                        keys::segment(&mut place.key, &self.arena, &self.names, k, l.how & STATED != 0, l.count)
-                    }
+                    Some(k) => keys::segment(&mut place.key, &self.arena, &self.names, k, l.how & STATED != 0, l.count),
                     None => {
                         place.key.push('[');
                         keys::number(&mut place.key, l.count);
@@ -392,7 +392,9 @@ impl<'s> Records<'s> {
             FIRST => {
                 let args = self.arena.get(n.a).next;
                 let first = match n.kind {
-                    Kind::Reduce | Kind::Newobj | Kind::NewobjEx if self.arena.get(args).n > 0 => self.arena.get(args).a,
+                    Kind::Reduce | Kind::Newobj | Kind::NewobjEx if self.arena.get(args).n > 0 => {
+                        self.arena.get(args).a
+                    }
                     Kind::Obj | Kind::Inst if n.n > 1 => args,
                     _ => return 0,
                 };
@@ -723,9 +725,7 @@ impl<'s> Records<'s> {
         head(&mut self.enc.out, cbor::UINT, level as u64);
         for s in &steps.0 {
             match s {
-                Step::Push(n) => {
-                    self.enc.encode(*n, 4, false, &self.arena, &self.names, &self.globals, &self.table)
-                }
+                Step::Push(n) => self.enc.encode(*n, 4, false, &self.arena, &self.names, &self.globals, &self.table),
                 Step::Op(op) => {
                     tag(&mut self.enc.out, OP);
                     head(&mut self.enc.out, cbor::UINT, *op as u64);

@@ -154,7 +154,11 @@ impl Rules {
         };
         let at = self.class(class);
         let c = &mut self.classes[at];
-        if !short || attribute.len() > crate::names::MAX_NAME || c.default.len() == MAX_DEFAULTS || c.drops(attribute.as_bytes()) {
+        if !short
+            || attribute.len() > crate::names::MAX_NAME
+            || c.default.len() == MAX_DEFAULTS
+            || c.drops(attribute.as_bytes())
+        {
             return Err(bad());
         }
         c.default.push((attribute.into(), value));

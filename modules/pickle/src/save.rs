@@ -1470,7 +1470,9 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                     match n.kind {
                         Kind::Name => self.push_value(IS_NAME | n.a)?,
                         Kind::Ref => self.push_value(n.a)?,
-                        _ => self.push(Node { next: NIL, eff: NIL, eff_last: NIL, before: NIL, before_last: NIL, ..n })?,
+                        _ => {
+                            self.push(Node { next: NIL, eff: NIL, eff_last: NIL, before: NIL, before_last: NIL, ..n })?
+                        }
                     }
                 }
             }
