@@ -37,13 +37,13 @@ func number(t *testing.T, name string, otherwise int) int {
 // same identities.
 func TestGraphs(t *testing.T) {
 	t.Parallel()
-	count := 1200 // TORPOR_PICKLE_GRAPHS=100000 for a night
+	count := 800 // TORPOR_PICKLE_GRAPHS=100000 for a night
 	if testing.Short() {
 		count = 200
 	}
 	count = number(t, "TORPOR_PICKLE_GRAPHS", count)
 	seed := number(t, "TORPOR_PICKLE_SEED", 1)
-	const shard = 300
+	const shard = 200 // so that each of the settings has one
 	ways := settings()
 	for first, i := 0, 0; first < count; first, i = first+shard, i+1 {
 		way := ways[i%len(ways)]
