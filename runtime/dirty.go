@@ -16,7 +16,8 @@ const MaxDirtyKeys = 1 << 20
 // for every write.
 type Dirty struct {
 	mu    sync.Mutex
-	marks uint64 // how often Mark was called
+	marks uint64    // how often Mark was called
+	last  time.Time // when it was called last
 	taken changes
 }
 
@@ -33,9 +34,10 @@ func (d *Dirty) Mark(keys ...string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.marks++
+	d.last = time.Now()
 	c := &d.taken
 	if c.since.IsZero() {
-		c.since = time.Now()
+		c.since = d.last
 	}
 	c.all = c.all || len(keys) == 0
 	if c.all {
@@ -77,6 +79,13 @@ func (d *Dirty) count() uint64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.marks
+}
+
+// lastMark is when Mark was called last; zero: never.
+func (d *Dirty) lastMark() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last
 }
 
 // take clears the mark and returns what there was, for putBack.

@@ -50,10 +50,41 @@ type SaveEvent struct {
 	Err           error
 }
 
-// observers lets the runtime call an observer that may be absent.
+// LifeObserver is what an [Observer] may be besides: it is told how services come and go.
+type LifeObserver interface {
+	// ServiceWoken: a service was made ready for requests, or not (Err).
+	ServiceWoken(WakeEvent)
+	// ServiceSlept: a service was put to sleep, or not (Err).
+	ServiceSlept(SleepEvent)
+	// ProcessExited: a service's process ended by itself.
+	ProcessExited(service string)
+}
+
+// WakeEvent is one wake of a service; the phases follow one another.
+type WakeEvent struct {
+	Service string
+	Restore time.Duration // giving the state back, before and after the start
+	Start   time.Duration // until the process was ready
+	Total   time.Duration
+	Err     error
+}
+
+// SleepEvent is one time that a service was put to sleep.
+type SleepEvent struct {
+	Service string
+	Stop    time.Duration // until nothing of the process was left
+	Total   time.Duration // saving included
+	Err     error
+}
+
+// noObserver lets the runtime call an observer that may be absent.
 type noObserver struct{}
 
 func (noObserver) RestoreFinished(RestoreEvent)              {}
 func (noObserver) SaveFinished(SaveEvent)                    {}
 func (noObserver) RequestsHeld(string, time.Duration, error) {}
 func (noObserver) GenerationQuarantined(string, string)      {}
+
+func (noObserver) ServiceWoken(WakeEvent)  {}
+func (noObserver) ServiceSlept(SleepEvent) {}
+func (noObserver) ProcessExited(string)    {}

@@ -3,17 +3,19 @@ package runtime
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // gate admits requests to a service and can hold new ones back until those under way are done.
 type gate struct {
 	mu      sync.Mutex
 	inside  int
+	used    time.Time // when a request came or went last
 	held    bool
 	changed chan struct{} // closed and replaced when held ends or inside falls to 0 while held
 }
 
-func newGate() *gate { return &gate{changed: make(chan struct{})} }
+func newGate() *gate { return &gate{changed: make(chan struct{}), used: time.Now()} }
 
 func (g *gate) broadcast() {
 	close(g.changed)
@@ -34,6 +36,7 @@ func (g *gate) enter(ctx context.Context) error {
 		g.mu.Lock()
 	}
 	g.inside++
+	g.used = time.Now()
 	g.mu.Unlock()
 	return nil
 }
@@ -42,6 +45,7 @@ func (g *gate) enter(ctx context.Context) error {
 func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.used = time.Now()
 	if g.inside--; g.inside == 0 && g.held {
 		g.broadcast()
 	}
@@ -73,6 +77,27 @@ func (g *gate) release() {
 	defer g.mu.Unlock()
 	g.held = false
 	g.broadcast()
+}
+
+// touch counts as a request that came and went.
+func (g *gate) touch() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.used = time.Now()
+}
+
+// idleSince is when the last request left; ok is false while one is inside.
+func (g *gate) idleSince() (at time.Time, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.used, g.inside == 0
+}
+
+// closed reports whether requests are held.
+func (g *gate) closed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.held
 }
 
 // count is how many requests are inside.

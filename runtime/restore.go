@@ -13,10 +13,11 @@ import (
 	"github.com/torpor-run/torpor/runtime/statefile"
 )
 
-// restoreParts loads every part's newest good generation and sets the service's status.
-func (s *Service) restoreParts(ctx context.Context) (found bool, err error) {
+// restoreParts loads the newest good generation of each of parts. After an error the service's status is
+// error, unless it was running and nothing of it had been replaced.
+func (s *Service) restoreParts(ctx context.Context, parts []*part) (found bool, err error) {
 	running := s.Status().Status == StatusRunning
-	for _, p := range s.parts {
+	for _, p := range parts {
 		got, err := s.restorePart(ctx, p)
 		if err != nil {
 			err = fmt.Errorf("service %s, part %s: its saved state cannot be loaded: %w", s.name, p.Name, err)
@@ -34,9 +35,9 @@ func (s *Service) restoreParts(ctx context.Context) (found bool, err error) {
 		if got {
 			found = true
 			p.Dirty.take()
+			p.stopped = p.Dirty.count()
 		}
 	}
-	s.set(StatusRunning, nil)
 	return found, nil
 }
 

@@ -19,6 +19,14 @@ const (
 	MaxFlushInterval     = 24 * time.Hour
 
 	DefaultHoldTimeout = 5 * time.Second
+
+	MinIdle = 100 * time.Millisecond
+	MaxIdle = 30 * 24 * time.Hour
+
+	MaxLag = time.Hour
+
+	DefaultRestarts = 10
+	DefaultWithin   = 10 * time.Minute
 )
 
 // Config is what a [Runtime] is made of.
@@ -41,6 +49,26 @@ type ServiceConfig struct {
 	Load          LoadStrategy
 	FlushInterval time.Duration
 	HoldTimeout   time.Duration // how long a save may wait for requests under way
+
+	// Process is the service's program, which the runtime starts when the service is needed and stops when it
+	// is put to sleep and at the end. nil: the service is in this process, or runs by itself.
+	Process Process
+	// External says that somebody else runs the service, so that it cannot be put to sleep.
+	External bool
+	// Changes asks whether the service has changed since it was asked last, where requests do not go through
+	// the runtime: before each scheduled save and whatever else saves. An error counts as a change. May be nil.
+	Changes func(context.Context) (bool, error)
+	// Idle puts the service to sleep when there was no request for so long; 0: never. It takes persistence.
+	Idle time.Duration
+	// Restarts bounds how often a process that has ended by itself is started again without a request.
+	Restarts Restarts
+}
+
+// Restarts is how often, Most times Within a time; a negative Most is never. Beyond it only the next request
+// starts the process.
+type Restarts struct {
+	Most   int
+	Within time.Duration
 }
 
 // PartConfig describes one part of a service.
@@ -48,10 +76,16 @@ type PartConfig struct {
 	Name       string // store, backend, assets
 	Serializer Serializer
 	Source     Source
-	Dirty      *Dirty         // what the source marks
-	Schema     uint64         // of the service's records, for a serializer that carries one; 0: the serializer's own
-	Settings   map[string]any // for the serializer
-	Proof      Proof          // "": full
+	Dirty      *Dirty // what the source marks
+	// SelfMarking says that the source marks Dirty, so that Service.Changed need not.
+	SelfMarking bool
+	// Lag is how long the service may take until the source finds a change that it has acknowledged.
+	Lag time.Duration
+	// Flush is called before a capture from a running process, while requests are held. May be nil.
+	Flush    func(context.Context) error
+	Schema   uint64         // of the service's records, for a serializer that carries one; 0: the serializer's own
+	Settings map[string]any // for the serializer
+	Proof    Proof          // "": full
 	// Compression of the state file's chunks, from its next full save on: one of [Compressions]; "" is the
 	// first.
 	Compression string
@@ -63,11 +97,14 @@ type Runtime struct {
 	compile  func(context.Context, string, []byte) (Serializer, error)
 	logger   *slog.Logger
 	observer Observer
+	lives    LifeObserver
 	services []*Service
 
 	life     context.Context // ends with Close
 	stop     context.CancelFunc
-	flushers sync.WaitGroup
+	mu       sync.Mutex // guards closed, and flushers against being added to while Close waits
+	closed   bool
+	flushers sync.WaitGroup // what runs beside requests
 }
 
 // New makes a runtime from cfg. It reads nothing yet: Start does.
@@ -76,7 +113,10 @@ func New(cfg Config) (*Runtime, error) {
 		cfg.Observer = noObserver{}
 	}
 	life, stop := context.WithCancel(context.Background())
-	rt := &Runtime{dir: cfg.Dir, compile: cfg.Compile, logger: cfg.Logger, observer: cfg.Observer, life: life, stop: stop}
+	rt := &Runtime{dir: cfg.Dir, compile: cfg.Compile, logger: cfg.Logger, observer: cfg.Observer, lives: noObserver{}, life: life, stop: stop}
+	if l, ok := cfg.Observer.(LifeObserver); ok {
+		rt.lives = l
+	}
 	for _, sc := range cfg.Services {
 		s, err := rt.newService(sc)
 		if err != nil {
@@ -88,40 +128,61 @@ func New(cfg Config) (*Runtime, error) {
 	return rt, nil
 }
 
-// Start looks at what is saved, loads the services whose strategy is ON_STARTUP and begins to save by
-// schedule. A service that cannot be loaded does not keep the others from starting: its status says
-// so, and it is neither served nor saved until it is loaded or reset.
+// Start looks at what is saved, wakes the services whose load strategy is ON_STARTUP and begins to save by
+// schedule and to put idle services to sleep. A service that cannot be loaded does not keep the others from
+// starting: its status says so, and it is neither served nor saved until it is loaded or reset.
 func (rt *Runtime) Start(ctx context.Context) error {
-	if !rt.Persistent() {
-		return nil
-	}
 	for _, s := range rt.services {
-		s.peek()
+		if s.idle > 0 && rt.Persistent() {
+			rt.background(func() { s.watchIdle(rt.life) })
+		}
+		if !rt.Persistent() && s.process == nil {
+			continue
+		}
+		if rt.Persistent() {
+			s.peek()
+		}
 		if s.load == LoadOnStartup {
-			if err := s.ensureLoaded(ctx); err != nil && ctx.Err() != nil {
+			if err := s.ensureAwake(ctx); err != nil && ctx.Err() != nil {
 				return err
 			}
 		}
-		if s.save == SaveScheduled {
-			rt.flushers.Go(func() { s.flush(rt.life) })
+		if s.save == SaveScheduled && rt.Persistent() {
+			rt.background(func() { s.flush(rt.life) })
 		}
 	}
 	return nil
 }
 
-// Close stops saving by schedule and saves what is dirty, save for services whose strategy is MANUAL.
-// The caller has stopped requests before. A cancelled ctx ends a save under way, which leaves the last
-// good generation in place. The error names every service that could not be saved.
+// Close stops saving by schedule, saves what is dirty, save for services whose strategy is MANUAL, and stops
+// the services' processes. The caller has stopped requests before. A cancelled ctx ends a save under way,
+// which leaves the last good generation in place; processes are stopped all the same. The error names every
+// service that could not be saved or stopped.
 func (rt *Runtime) Close(ctx context.Context) error {
+	rt.mu.Lock()
+	rt.closed = true
+	rt.mu.Unlock()
 	rt.stop()
 	rt.flushers.Wait()
-	var errs []error
-	for _, s := range rt.services {
-		if s.save != SaveManual && rt.Persistent() {
-			errs = append(errs, s.saveIfDirty(ctx))
-		}
+	// At once, because a program may take its time to stop, and a container gives little of it.
+	errs := make([]error, len(rt.services))
+	var closing sync.WaitGroup
+	for i, s := range rt.services {
+		closing.Go(func() { errs[i] = s.close(ctx) })
 	}
+	closing.Wait()
 	return errors.Join(errs...)
+}
+
+// background runs f beside requests, and has Close wait for it; false: the runtime is closed already.
+func (rt *Runtime) background(f func()) bool {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.closed {
+		return false
+	}
+	rt.flushers.Go(f)
+	return true
 }
 
 // Persistent reports whether state is read and written at all.

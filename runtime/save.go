@@ -27,6 +27,9 @@ type captured struct {
 	capture Capture
 	dirty   changes // to put back if the save fails
 	took    time.Duration
+	early   bool   // the service may not have written yet what was acknowledged before
+	marks   uint64 // how many there were
+	stopped bool   // the process was not running
 }
 
 // saveParts captures the parts chosen at one moment and saves each.
@@ -57,9 +60,15 @@ func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error 
 			errs = append(errs, err)
 		}
 		event.Err = err
+		if err == nil && c.early {
+			c.part.Dirty.putBack(c.dirty) // saved once more, when it is certain that all was there
+		}
 		s.mu.Lock()
 		c.part.lastErr, c.part.captured = err, changes{}
 		if err == nil {
+			if c.stopped {
+				c.part.stopped = c.marks
+			}
 			c.part.generation, c.part.savedAt = event.Generation, event.Created
 			c.part.records, c.part.bytes, c.part.fileBytes, c.part.deltas = event.Records, event.Bytes, event.FileBytes, event.Deltas
 		}
@@ -77,20 +86,27 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 		for _, p := range parts {
 			// Cleared before the capture: what changes after it marks the part again, and what
 			// changes between the two is merely saved once more.
+			marks, last := p.Dirty.count(), p.Dirty.lastMark()
 			dirty := p.Dirty.take()
 			s.setCaptured(p, dirty)
 			start := time.Now()
-			c, err := p.Source.Capture(ctx)
+			s.mu.Lock()
+			stopped := s.process != nil && !s.up
+			s.mu.Unlock()
+			early := !stopped && p.Lag > 0 && start.Sub(last) < p.Lag
+			c, err := s.capturePart(ctx, p, stopped)
 			if err != nil {
 				s.giveUp(p, dirty)
 				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
 			}
-			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start)})
+			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start), early: early, marks: marks, stopped: stopped})
 		}
 		return nil
 	}
 	var err error
-	if a, ok := parts[0].Source.(AtomicSource); ok && len(s.parts) == 1 && a.AtomicCapture() {
+	if s.gate.closed() {
+		err = take(ctx) // the caller holds requests already
+	} else if a, ok := parts[0].Source.(AtomicSource); ok && len(s.parts) == 1 && a.AtomicCapture() {
 		start := time.Now()
 		err = take(ctx)
 		s.rt.observer.RequestsHeld(s.name, time.Since(start), err)
@@ -105,6 +121,16 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 		return nil, err
 	}
 	return caught, nil
+}
+
+// capturePart has what the service keeps back written to where the source finds it, and captures that.
+func (s *Service) capturePart(ctx context.Context, p *part, stopped bool) (Capture, error) {
+	if p.Flush != nil && !stopped {
+		if err := p.Flush(ctx); err != nil {
+			return nil, fmt.Errorf("flush: %w", err)
+		}
+	}
+	return p.Source.Capture(ctx)
 }
 
 // setCaptured notes what is captured and not committed yet: until it is, it counts as unsaved.

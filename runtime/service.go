@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,10 +16,11 @@ type Status string
 
 // The states of a service.
 const (
-	StatusAvailable Status = "available" // not loaded yet: its first request loads it
-	StatusStarting  Status = "starting"  // being loaded
+	StatusAvailable Status = "available" // not loaded yet, or asleep: its next request wakes it
+	StatusStarting  Status = "starting"  // being woken: its process started, its state loaded
 	StatusRunning   Status = "running"
-	StatusError     Status = "error" // its saved state cannot be loaded; it is neither served nor saved
+	StatusStopping  Status = "stopping" // being put to sleep
+	StatusError     Status = "error"    // its saved state cannot be loaded; it is neither served nor saved
 )
 
 // Service is one service of a [Runtime]. It is safe for concurrent use.
@@ -29,17 +31,27 @@ type Service struct {
 	save  SaveStrategy
 	load  LoadStrategy
 	flushInterval,
-	holdTimeout time.Duration
-	gate *gate
+	holdTimeout,
+	idle time.Duration
+	process  Process
+	external bool
+	changes  func(context.Context) (bool, error)
+	restarts Restarts
+	gate     *gate
 
 	// working serializes saves, loads and resets; it is taken before state.
 	working chan struct{}
 
-	mu      sync.Mutex // guards what follows and the parts' figures
-	status  Status
-	err     error // of status error
-	unread  bool  // MANUAL load: there is a saved state that has not been loaded
-	loading chan struct{}
+	mu     sync.Mutex // guards what follows and the parts' figures
+	status Status
+	err    error       // of status error
+	unread bool        // MANUAL load: there is a saved state that has not been loaded
+	waking *waking     // of status starting
+	up     bool        // the process runs
+	asleep bool        // put to sleep, and not woken yet
+	ran    bool        // in this runtime's life: what was saved is given back whatever the load strategy
+	exited error       // the process ended while the service was starting
+	exits  []time.Time // when it ended by itself, lately
 }
 
 // part is one part of a service; its figures are guarded by the service's mu.
@@ -56,11 +68,12 @@ type part struct {
 	captured   changes // what a save under way is about to commit
 	kept       bool    // the serializer's module lies in the state directory
 	base       uint64  // the generation that the source tells changes from; 0: it cannot
+	stopped    uint64  // Dirty's count of marks when it was last captured with the process stopped
 }
 
 func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
 	s := &Service{rt: rt, name: sc.Name, save: sc.Save, load: sc.Load, flushInterval: sc.FlushInterval,
-		holdTimeout: sc.HoldTimeout, gate: newGate(), working: make(chan struct{}, 1), status: StatusRunning}
+		holdTimeout: sc.HoldTimeout, idle: sc.Idle, process: sc.Process, external: sc.External, changes: sc.Changes, restarts: sc.Restarts, gate: newGate(), working: make(chan struct{}, 1), status: StatusRunning}
 	var err error
 	if s.save, err = Parse("save strategy of service "+sc.Name, string(sc.Save), SaveStrategies()); err != nil {
 		return nil, err
@@ -77,7 +90,19 @@ func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
 	if s.holdTimeout == 0 {
 		s.holdTimeout = DefaultHoldTimeout
 	}
-	if rt.Persistent() && s.load != LoadManual {
+	if s.idle != 0 && (s.idle < MinIdle || s.idle > MaxIdle) {
+		return nil, fmt.Errorf("idle time of service %s is %v; it may be %v to %v, or 0 for never", sc.Name, s.idle, MinIdle, MaxIdle)
+	}
+	if s.idle > 0 && s.external {
+		return nil, fmt.Errorf("service %s: %w, so it cannot have an idle time", sc.Name, ErrExternal)
+	}
+	if s.external && s.process != nil {
+		return nil, fmt.Errorf("service %s: it has a process and is external at once", sc.Name)
+	}
+	if s.restarts == (Restarts{}) {
+		s.restarts = Restarts{Most: DefaultRestarts, Within: DefaultWithin}
+	}
+	if rt.Persistent() && s.load != LoadManual || s.process != nil {
 		s.status = StatusAvailable
 	}
 	for _, pc := range sc.Parts {
@@ -90,6 +115,9 @@ func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
 		if rt.Persistent() && (pc.Serializer == nil || pc.Source == nil || pc.Dirty == nil) {
 			return nil, fmt.Errorf("service %s, part %s: serializer, source and dirty mark are required", sc.Name, pc.Name)
 		}
+		if pc.Lag < 0 || pc.Lag > MaxLag {
+			return nil, fmt.Errorf("service %s, part %s: lag is %v; it may be up to %v", sc.Name, pc.Name, pc.Lag, MaxLag)
+		}
 		if pc.Schema == 0 && pc.Serializer != nil {
 			pc.Schema = pc.Serializer.Descriptor().Schema
 		}
@@ -101,20 +129,30 @@ func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
 // Name is the service's name.
 func (s *Service) Name() string { return s.name }
 
-// Enter admits a request: it loads the service's state at the first one, where the strategy says so,
-// and waits while requests are held. ctx bounds the wait, not the load, which other requests may be
-// waiting for too. An error means that the request must not be served: the state cannot be loaded, or
-// ctx is done. The leave it returns must be called once, when the request has been handled and before
-// its answer is finished: with ON_REQUEST saving it returns when what the request changed is saved.
+// Enter admits a request: it wakes the service at the first one, and waits while requests are held. ctx
+// bounds the wait, not the waking, which other requests may be waiting for too. An error means that the
+// request must not be served: the state cannot be loaded, the process cannot be started ([ErrProcess]; the
+// next request tries again), or ctx is done. The leave it returns must be called once, when the request has
+// been handled and before its answer is finished: with ON_REQUEST saving it returns when what the request
+// changed is saved.
 func (s *Service) Enter(ctx context.Context) (leave func(), err error) {
 	if !s.rt.Persistent() {
+		if s.process != nil {
+			return func() {}, s.ensureAwake(ctx)
+		}
 		return func() {}, nil
 	}
-	if err := s.ensureLoaded(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.gate.enter(ctx); err != nil {
-		return nil, fmt.Errorf("service %s: waiting for a save to let requests on: %w", s.name, err)
+	for {
+		if err := s.ensureAwake(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.gate.enter(ctx); err != nil {
+			return nil, fmt.Errorf("service %s: waiting for a save to let requests on: %w", s.name, err)
+		}
+		if s.Status().Status == StatusRunning {
+			break
+		}
+		s.gate.leave() // it was put to sleep while this request was held
 	}
 	before := s.marks()
 	return func() {
@@ -123,12 +161,46 @@ func (s *Service) Enter(ctx context.Context) (leave func(), err error) {
 		// and not committed yet; that is to be waited for.
 		if s.save == SaveOnRequest && s.marks() != before {
 			// The request is over; its client's going away must not end the save.
-			if err := s.saveIfDirty(context.WithoutCancel(ctx)); err != nil {
+			ctx := context.WithoutCancel(ctx)
+			err := s.settle(ctx)
+			if err == nil {
+				err = s.saveIfDirty(ctx)
+			}
+			if err != nil {
 				s.rt.logger.Error("save after a request failed", "service", s.name, "error", err)
 			}
 		}
 	}, nil
 }
+
+// Changed says that a request changed something, or may have, so that the service is saved when its strategy
+// says. It is for services that do not mark their changes themselves, and to be called when the change can be
+// captured and before the request is answered.
+func (s *Service) Changed() {
+	for _, p := range s.parts {
+		if !p.SelfMarking && p.Dirty != nil {
+			p.Dirty.Mark()
+		}
+	}
+}
+
+// ask marks the service changed if it says so when asked.
+func (s *Service) ask(ctx context.Context) {
+	if s.changes == nil || s.Status().Status != StatusRunning {
+		return
+	}
+	changed, err := s.changes(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.rt.logger.Warn("it cannot be told whether the service has changed, so it is taken as changed", "service", s.name, "error", err)
+	}
+	if changed || err != nil {
+		s.Changed()
+	}
+}
+
+// Activity says that the service is in use although no request is under way, so that it does not count as
+// idle.
+func (s *Service) Activity() { s.gate.touch() }
 
 // Save saves every part that has unsaved changes, or has never been saved, and returns when they are
 // committed. When it fails the last good generation stays in place, and the part stays dirty.
@@ -136,13 +208,19 @@ func (s *Service) Save(ctx context.Context) error {
 	if !s.rt.Persistent() {
 		return errDisabled
 	}
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
 	return s.work(ctx, func(ctx context.Context) error {
 		if err := s.refused(); err != nil {
 			return err
 		}
+		s.mu.Lock()
+		up := s.process == nil || s.up
+		s.mu.Unlock()
 		if err := s.saveParts(ctx, func(p *part) bool {
 			_, dirty := p.Dirty.Since()
-			return dirty || s.generationOf(p) == 0
+			return dirty || s.generationOf(p) == 0 && (up || p.offline())
 		}); err != nil {
 			return err
 		}
@@ -154,15 +232,23 @@ func (s *Service) Save(ctx context.Context) error {
 }
 
 // Load replaces the live state by the newest good generation, unsaved changes included; requests are
-// held meanwhile. Where nothing is saved the live state stays, and found is false. When it fails before
-// anything was replaced, a service that was running goes on as it was.
+// held meanwhile. A process is stopped and started again where a source needs that. Where nothing is saved
+// the live state stays, and found is false. When it fails before anything was replaced, a service that was
+// running goes on as it was.
 func (s *Service) Load(ctx context.Context) (found bool, err error) {
 	if !s.rt.Persistent() {
 		return false, errDisabled
 	}
 	err = s.work(ctx, func(ctx context.Context) error {
 		return s.holding(ctx, func(ctx context.Context) error {
-			found, err = s.restoreParts(ctx)
+			if s.process != nil {
+				found, err = s.reload(ctx)
+				return err
+			}
+			found, err = s.restoreParts(ctx, s.parts)
+			if err == nil {
+				s.set(StatusRunning, nil)
+			}
 			return err
 		})
 	})
@@ -173,30 +259,19 @@ func (s *Service) Load(ctx context.Context) (found bool, err error) {
 // before stays beside it. It also ends the status error. Where nothing can be saved over what is there,
 // nothing is done.
 func (s *Service) Reset(ctx context.Context) error {
-	reset := func(ctx context.Context) error {
-		for _, p := range s.parts {
-			p.base = 0
-			if err := p.Source.Reset(ctx); err != nil {
-				return fmt.Errorf("service %s, part %s: reset: %w", s.name, p.Name, err)
-			}
-			p.Dirty.Mark()
-		}
-		s.set(StatusRunning, nil)
-		return nil
-	}
 	if !s.rt.Persistent() {
-		return reset(ctx)
+		return s.work(ctx, s.empty)
 	}
 	return s.work(ctx, func(ctx context.Context) error {
 		// Looked at first: what is live must not be given up where the empty state cannot be saved, as
 		// over a state file of a newer format.
 		if s.save == SaveManual {
-			return s.holding(ctx, reset)
+			return s.holding(ctx, s.empty)
 		}
 		if err := s.writable(); err != nil {
 			return err
 		}
-		if err := s.holding(ctx, reset); err != nil {
+		if err := s.holding(ctx, s.empty); err != nil {
 			return err
 		}
 		return s.saveParts(ctx, func(*part) bool { return true })
@@ -232,17 +307,27 @@ var ErrBusy = errors.New("requests under way did not end in time")
 // holding runs f while no request is inside the service.
 func (s *Service) holding(ctx context.Context, f func(context.Context) error) error {
 	start := time.Now()
+	release, err := s.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		release()
+		s.rt.observer.RequestsHeld(s.name, time.Since(start), nil)
+	}()
+	return f(ctx)
+}
+
+// hold waits until no request is inside the service, and keeps it so until release. The caller is in work.
+func (s *Service) hold(ctx context.Context) (release func(), err error) {
+	start := time.Now()
 	wait, cancel := context.WithTimeoutCause(ctx, s.holdTimeout, ErrBusy)
 	defer cancel()
 	if err := s.gate.hold(wait); err != nil {
 		s.rt.observer.RequestsHeld(s.name, time.Since(start), err)
-		return fmt.Errorf("service %s: %d requests under way after %v, nothing was done: %w", s.name, s.gate.count(), time.Since(start).Round(time.Millisecond), err)
+		return nil, fmt.Errorf("service %s: %d requests under way after %v, nothing was done: %w", s.name, s.gate.count(), time.Since(start).Round(time.Millisecond), err)
 	}
-	defer func() {
-		s.gate.release()
-		s.rt.observer.RequestsHeld(s.name, time.Since(start), nil)
-	}()
-	return f(ctx)
+	return s.gate.release, nil
 }
 
 // saveIfDirty saves when a part has unsaved changes, having waited for a save under way; it is what
@@ -250,22 +335,93 @@ func (s *Service) holding(ctx context.Context, f func(context.Context) error) er
 // state could not be loaded.
 func (s *Service) saveIfDirty(ctx context.Context) error {
 	return s.work(ctx, func(ctx context.Context) error {
-		if !s.dirty() {
-			return nil
-		}
-		if err := s.refused(); err != nil {
-			return err
-		}
-		s.mu.Lock()
-		unread := s.unread
-		s.mu.Unlock()
-		if unread {
-			err := fmt.Errorf("service %s: not saved, because its saved state has not been loaded and would be replaced: load it, reset the service, or save it by a control call", s.name)
-			s.note(err)
-			return err
-		}
-		return s.saveParts(ctx, func(p *part) bool { _, dirty := p.Dirty.Since(); return dirty })
+		return s.saveChosen(ctx, func(p *part) bool { _, dirty := p.Dirty.Since(); return dirty })
 	})
+}
+
+// saveChosen saves the parts chosen, if there are any, under the same conditions.
+func (s *Service) saveChosen(ctx context.Context, choose func(*part) bool) error {
+	if !slices.ContainsFunc(s.parts, choose) {
+		return nil
+	}
+	if err := s.replaceable(); err != nil {
+		return err
+	}
+	return s.saveParts(ctx, choose)
+}
+
+// replaceable says why what is saved must not be replaced without being told to.
+func (s *Service) replaceable() error {
+	if err := s.refused(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	unread := s.unread
+	s.mu.Unlock()
+	if unread {
+		err := fmt.Errorf("service %s: not saved, because its saved state has not been loaded and would be replaced: load it, reset the service, or save it by a control call", s.name)
+		s.note(err)
+		return err
+	}
+	return nil
+}
+
+// Sync returns once everything that the service acknowledged before the call is committed, and tells the
+// newest generation of every part. It saves under the same conditions as a schedule does, whatever the
+// strategy is.
+func (s *Service) Sync(ctx context.Context) ([]PartGeneration, error) {
+	if !s.rt.Persistent() {
+		return nil, errDisabled
+	}
+	if err := s.settle(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.saveIfDirty(ctx); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]PartGeneration, len(s.parts))
+	for i, p := range s.parts {
+		all[i] = PartGeneration{Part: p.Name, Generation: p.generation, SavedAt: p.savedAt}
+	}
+	return all, nil
+}
+
+// PartGeneration is the newest committed generation of a part: number 0 where there is none.
+type PartGeneration struct {
+	Part       string
+	Generation uint64
+	SavedAt    time.Time
+}
+
+// settle waits until the sources find what has been acknowledged so far, and it is known what has changed.
+func (s *Service) settle(ctx context.Context) error {
+	s.ask(ctx)
+	var until time.Time
+	for _, p := range s.parts {
+		if p.Lag == 0 {
+			continue
+		}
+		if at := p.Dirty.lastMark(); !at.IsZero() && at.Add(p.Lag).After(until) {
+			until = at.Add(p.Lag)
+		}
+	}
+	if until.IsZero() {
+		return nil
+	}
+	return s.sleepUntil(ctx, until, "waiting until the service has written its changes")
+}
+
+func (s *Service) sleepUntil(ctx context.Context, until time.Time, what string) error {
+	wait := time.NewTimer(time.Until(until))
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("service %s: %s: %w", s.name, what, context.Cause(ctx))
+	}
 }
 
 // refused says why the service may not be saved: what cannot be loaded must not be replaced.
@@ -276,15 +432,6 @@ func (s *Service) refused() error {
 		return fmt.Errorf("service %s: not saved, because its saved state could not be loaded and would be replaced (reset the service to start anew): %w", s.name, s.err)
 	}
 	return nil
-}
-
-func (s *Service) dirty() bool {
-	for _, p := range s.parts {
-		if _, dirty := p.Dirty.Since(); dirty {
-			return true
-		}
-	}
-	return false
 }
 
 // marks counts the changes ever marked.
@@ -307,7 +454,7 @@ func (s *Service) set(status Status, err error) {
 	defer s.mu.Unlock()
 	s.status, s.err = status, err
 	if status == StatusRunning {
-		s.unread = false
+		s.unread, s.asleep = false, false
 	}
 }
 
@@ -327,6 +474,7 @@ func (s *Service) flush(ctx context.Context) {
 	for {
 		select {
 		case <-tick.C:
+			s.ask(ctx)
 			if err := s.saveIfDirty(ctx); err != nil && ctx.Err() == nil {
 				s.rt.logger.Error("scheduled save failed; the last good generation stays, the next try follows", "service", s.name, "in", s.flushInterval, "error", err)
 			}
@@ -353,39 +501,6 @@ func (s *Service) peek() {
 			s.unread = s.unread || s.load == LoadManual
 			s.mu.Unlock()
 			break
-		}
-	}
-}
-
-// ensureLoaded returns once the service's state is loaded; one caller loads, the others wait.
-func (s *Service) ensureLoaded(ctx context.Context) error {
-	for {
-		s.mu.Lock()
-		status, err, loading := s.status, s.err, s.loading
-		switch status {
-		case StatusRunning:
-			s.mu.Unlock()
-			return nil
-		case StatusError:
-			s.mu.Unlock()
-			return err
-		case StatusAvailable:
-			loading = make(chan struct{})
-			s.status, s.loading = StatusStarting, loading
-			s.rt.flushers.Go(func() {
-				defer close(loading)
-				// What goes wrong is kept in the status.
-				_ = s.work(s.rt.life, func(ctx context.Context) error {
-					_, err := s.restoreParts(ctx)
-					return err
-				})
-			})
-		}
-		s.mu.Unlock()
-		select {
-		case <-loading:
-		case <-ctx.Done():
-			return fmt.Errorf("service %s: waiting for its state to be loaded: %w", s.name, context.Cause(ctx))
 		}
 	}
 }

@@ -38,6 +38,15 @@ type AtomicSource interface {
 	AtomicCapture() bool
 }
 
+// OfflineSource is a [Source] whose Restore and Reset must not be called while the service's program runs:
+// it has the state open, such as files. Where the runtime has the service's [Process] it stops it for them,
+// and captures once more when it has stopped it for good, since programs write when they end.
+type OfflineSource interface {
+	Source
+	// Offline reports whether that is so.
+	Offline() bool
+}
+
 // DeltaCapture is a [Capture] that can also tell what has changed, so that a save can cost what the
 // change costs. Only records are ever saved so: the part's serializer must take records as they are
 // ([abi.MediaRecords]).

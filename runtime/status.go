@@ -6,7 +6,8 @@ import "time"
 type ServiceStatus struct {
 	Name   string
 	Status Status
-	Err    error // of [StatusError]
+	Err    error // of [StatusError], or why the service is not running though it should
+	Asleep bool  // of [StatusAvailable]: it has been put to sleep
 	Parts  []PartStatus
 }
 
@@ -30,7 +31,7 @@ type PartStatus struct {
 func (s *Service) Status() ServiceStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := ServiceStatus{Name: s.name, Status: s.status, Err: s.err}
+	out := ServiceStatus{Name: s.name, Status: s.status, Err: s.err, Asleep: s.asleep && s.status == StatusAvailable}
 	for _, p := range s.parts {
 		ps := PartStatus{Name: p.Name, Generation: p.generation, SavedAt: p.savedAt, Records: p.records,
 			Bytes: p.bytes, FileBytes: p.fileBytes, Deltas: p.deltas, Err: p.lastErr}

@@ -15,8 +15,8 @@ type SaveStrategy string
 const (
 	SaveScheduled  SaveStrategy = "SCHEDULED"   // dirty services every flush interval, and at shutdown
 	SaveOnRequest  SaveStrategy = "ON_REQUEST"  // after each request that changed something, before it is finished
-	SaveOnShutdown SaveStrategy = "ON_SHUTDOWN" // at shutdown only
-	SaveManual     SaveStrategy = "MANUAL"      // when told to
+	SaveOnShutdown SaveStrategy = "ON_SHUTDOWN" // at shutdown only, and when put to sleep
+	SaveManual     SaveStrategy = "MANUAL"      // when told to, and when put to sleep
 )
 
 // LoadStrategy says when a service's state is loaded (SNAPSHOT_LOAD_STRATEGY).

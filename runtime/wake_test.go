@@ -1,0 +1,786 @@
+package runtime_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/runtime/vfs"
+)
+
+// program is a service's process: what it keeps in memory goes with it, what it has on disk stays, and it
+// writes "stopped" there when it is asked to end.
+type program struct {
+	mu       sync.Mutex
+	up       bool
+	memory   *table // nil: none
+	disk     *disk  // nil: none
+	starts   atomic.Int64
+	stops    atomic.Int64
+	startErr error
+	ready    chan struct{} // if not nil, Start waits for it
+	onStart  func()
+}
+
+func (p *program) Start(ctx context.Context) error {
+	if p.ready != nil {
+		select {
+		case <-p.ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.startErr != nil {
+		return p.startErr
+	}
+	if !p.up {
+		p.up = true
+		p.starts.Add(1)
+		if p.onStart != nil {
+			p.onStart()
+		}
+	}
+	return nil
+}
+
+func (p *program) Stop(context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.up && p.disk != nil {
+		p.disk.write("stopped", "in order")
+	}
+	if p.up {
+		p.stops.Add(1)
+	}
+	p.end()
+	return nil
+}
+
+// die is kill -9.
+func (p *program) die() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.end()
+}
+
+func (p *program) end() {
+	p.up = false
+	if p.memory != nil {
+		_ = p.memory.Reset(context.Background())
+	}
+}
+
+func (p *program) running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.up
+}
+
+// set puts, as a request would.
+func (p *program) set(t *testing.T, svc *runtime.Service, key, value string) {
+	t.Helper()
+	leave, err := svc.Enter(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	if p.memory != nil {
+		p.memory.write(key, value)
+	}
+	if p.disk != nil {
+		p.disk.write(key, value)
+	}
+	svc.Changed()
+}
+
+// write changes the table without marking it: the request's handler does.
+func (t *table) write(key, value string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.m[key] = value
+}
+
+// disk is a table that must not be restored or reset while its program runs.
+type disk struct {
+	*table
+	program *program
+	misused atomic.Bool
+}
+
+func (d *disk) Offline() bool { return true }
+
+func (d *disk) Restore(ctx context.Context, native io.Reader) error {
+	if d.program.running() {
+		d.misused.Store(true)
+	}
+	return d.table.Restore(ctx, native)
+}
+
+func (d *disk) Reset(ctx context.Context) error {
+	if d.program.running() {
+		d.misused.Store(true)
+	}
+	return d.table.Reset(ctx)
+}
+
+// online is a table whose capture and restore need the program.
+type online struct {
+	*table
+	program *program
+}
+
+func (o online) Capture(ctx context.Context) (runtime.Capture, error) {
+	if !o.program.running() {
+		return nil, errors.New("connection refused")
+	}
+	return o.table.Capture(ctx)
+}
+
+func (o online) Restore(ctx context.Context, native io.Reader) error {
+	if !o.program.running() {
+		return errors.New("connection refused")
+	}
+	return o.table.Restore(ctx, native)
+}
+
+func (o online) Reset(ctx context.Context) error {
+	if !o.program.running() {
+		return errors.New("connection refused")
+	}
+	return o.table.Reset(ctx)
+}
+
+// beginProgram begins a life with one service: a program with a store in memory, and files where assets.
+func beginProgram(t *testing.T, fsys vfs.FS, files *table, change func(*runtime.ServiceConfig)) (*life, *program) {
+	t.Helper()
+	p := &program{memory: newTable()}
+	l := begin(t, fsys, func(l *life, cfg *runtime.Config) {
+		sc := &cfg.Services[0]
+		l.table = p.memory
+		sc.Process, sc.Load, sc.Save = p, runtime.LoadOnRequest, runtime.SaveOnShutdown
+		sc.Parts = []runtime.PartConfig{{Name: "store", Serializer: l.ser, Source: online{p.memory, p}, Dirty: &p.memory.dirty}}
+		if files != nil {
+			p.disk = &disk{table: files, program: p}
+			sc.Parts = append(sc.Parts, runtime.PartConfig{Name: "assets", Serializer: l.ser, Source: p.disk, Dirty: &p.disk.dirty})
+		}
+		if change != nil {
+			change(sc)
+		}
+	})
+	t.Cleanup(func() {
+		if p.disk != nil && p.disk.misused.Load() {
+			t.Error("files were restored or reset while the program ran")
+		}
+	})
+	return l, p
+}
+
+func (l *life) status() runtime.Status { return l.svc.Status().Status }
+
+func TestRequestStartsTheProgram(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), nil, nil)
+	if p.running() || l.status() != runtime.StatusAvailable {
+		t.Fatalf("before the first request: running %v, status %v", p.running(), l.status())
+	}
+	var requests sync.WaitGroup
+	for range 50 {
+		requests.Go(func() {
+			leave, err := l.svc.Enter(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			leave()
+		})
+	}
+	requests.Wait()
+	if n := p.starts.Load(); n != 1 || l.status() != runtime.StatusRunning {
+		t.Errorf("50 requests at once started it %d times, status %v", n, l.status())
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	if p.running() {
+		t.Error("it runs on after the runtime's end")
+	}
+}
+
+func TestSleepAndWake(t *testing.T) {
+	files := newTable()
+	l, p := beginProgram(t, vfs.NewMem(), files, func(sc *runtime.ServiceConfig) { sc.Save = runtime.SaveManual })
+	p.set(t, l.svc, "a", "1")
+	if err := l.svc.Sleep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := l.svc.Status(); p.running() || st.Status != runtime.StatusAvailable || !st.Asleep || st.Parts[0].Generation != 1 || st.Parts[1].Generation != 1 {
+		t.Fatalf("asleep: running %v, status %+v", p.running(), st)
+	}
+	if len(p.memory.all()) != 0 {
+		t.Fatal("the test's own program keeps its memory")
+	}
+	if err := l.svc.Sleep(t.Context()); err != nil {
+		t.Errorf("put to sleep twice: %v", err)
+	}
+	p.set(t, l.svc, "b", "2")
+	l.wants(t, map[string]string{"a": "1", "b": "2"})
+	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1", "b": "2", "stopped": "in order"}) {
+		t.Errorf("files are %v", got)
+	}
+	if st := l.svc.Status(); st.Asleep || st.Status != runtime.StatusRunning || p.starts.Load() != 2 {
+		t.Errorf("awake: %+v, %d starts", st, p.starts.Load())
+	}
+	if err := l.end(t); err != nil { // MANUAL: b is not saved
+		t.Fatal(err)
+	}
+}
+
+// What a program writes when it ends is in the state of the next life.
+func TestCloseSavesWhatTheProgramWritesAtItsEnd(t *testing.T) {
+	fsys := vfs.NewMem()
+	l, p := beginProgram(t, fsys, newTable(), nil)
+	p.set(t, l.svc, "a", "1")
+	if err := l.svc.Save(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	files := newTable()
+	files.write("left", "by somebody")
+	l, p = beginProgram(t, fsys, files, nil)
+	if err := l.svc.Wake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.wants(t, map[string]string{"a": "1"})
+	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1", "stopped": "in order"}) {
+		t.Errorf("files are %v", got)
+	}
+	// Nothing has changed: the end writes nothing.
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(l.seen.saves); n != 0 {
+		t.Errorf("%d saves of what has not changed", n)
+	}
+	_ = p
+}
+
+// Files that are there before anything was saved are the service's state, and are saved.
+func TestFilesOfAnEarlierLifeAreAdopted(t *testing.T) {
+	fsys := vfs.NewMem()
+	files := newTable()
+	files.write("old", "1")
+	l, _ := beginProgram(t, fsys, files, nil)
+	if err := l.svc.Wake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	files = newTable()
+	l, _ = beginProgram(t, fsys, files, nil)
+	if err := l.svc.Wake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if files.all()["old"] != "1" {
+		t.Errorf("files are %v", files.all())
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDeadProgramIsStartedAgain(t *testing.T) {
+	files := newTable()
+	l, p := beginProgram(t, vfs.NewMem(), files, nil)
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	p.set(t, l.svc, "b", "2")
+	p.die()
+	l.svc.ProcessExited(errors.New("ended with SIGKILL"))
+	eventually(t, "started again", func() bool { return l.status() == runtime.StatusRunning })
+	l.wants(t, map[string]string{"a": "1"}) // what memory held and nobody saved is gone, and that is said
+	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1", "b": "2"}) {
+		t.Errorf("files are %v: those of a dead program are newer than what is saved", got)
+	}
+	if !strings.Contains(l.log.String(), "died, and with it what was not saved") {
+		t.Error("the loss is not told")
+	}
+	st := l.svc.Status()
+	if !st.Parts[0].DirtySince.IsZero() || st.Parts[1].DirtySince.IsZero() {
+		t.Errorf("dirty: store %v, assets %v", st.Parts[0].DirtySince, st.Parts[1].DirtySince)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProgramThatDiesTooOften(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), nil, func(sc *runtime.ServiceConfig) {
+		sc.Restarts = runtime.Restarts{Most: 2, Within: time.Hour}
+	})
+	l.enterOnce(t)
+	for range 3 {
+		eventually(t, "running", func() bool { return l.status() == runtime.StatusRunning })
+		p.die()
+		l.svc.ProcessExited(errors.New("ended with exit code 1"))
+	}
+	time.Sleep(20 * time.Millisecond)
+	st := l.svc.Status()
+	if st.Status != runtime.StatusAvailable || p.running() || !errors.Is(st.Err, runtime.ErrProcess) {
+		t.Fatalf("after three ends: %+v, running %v", st, p.running())
+	}
+	leave, err := l.svc.Enter(t.Context()) // a request is another try
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestProgramThatCannotBeStarted(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), nil, nil)
+	p.startErr = errors.New("no such file")
+	for range 2 {
+		if _, err := l.svc.Enter(t.Context()); !errors.Is(err, runtime.ErrProcess) || !strings.Contains(err.Error(), "no such file") {
+			t.Fatalf("error %v", err)
+		}
+		if st := l.svc.Status(); st.Status != runtime.StatusAvailable || st.Err == nil || st.Asleep {
+			t.Fatalf("status %+v", st)
+		}
+	}
+	p.mu.Lock()
+	p.startErr = nil
+	p.mu.Unlock()
+	p.set(t, l.svc, "a", "1")
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A program that dies while it is given its state back is tried again by the next request; one that
+// refuses the state is not, and does not stay.
+func TestWakeFailsInRestore(t *testing.T) {
+	fsys := vfs.NewMem()
+	l, p := beginProgram(t, fsys, nil, nil)
+	p.set(t, l.svc, "a", "1")
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+
+	l, p = beginProgram(t, fsys, nil, nil)
+	svc := l.svc
+	p.onStart = func() {
+		p.onStart = nil
+		p.up = false
+		svc.ProcessExited(errors.New("ended with exit code 1"))
+	}
+	if _, err := l.svc.Enter(t.Context()); !errors.Is(err, runtime.ErrProcess) || l.status() != runtime.StatusAvailable {
+		t.Fatalf("died meanwhile: error %v, status %v", err, l.status())
+	}
+	if err := l.svc.Wake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.wants(t, map[string]string{"a": "1"})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+
+	l, p = beginProgram(t, fsys, nil, nil)
+	l.ser.loadErr = errors.New("no")
+	if _, err := l.svc.Enter(t.Context()); err == nil || errors.Is(err, runtime.ErrProcess) || l.status() != runtime.StatusError || p.running() {
+		t.Fatalf("state refused: error %v, status %v, running %v", err, l.status(), p.running())
+	}
+	if err := l.svc.Sleep(t.Context()); err == nil {
+		t.Error("a service whose state could not be loaded was put to sleep: that would replace the state")
+	}
+	l.ser.loadErr = nil
+	if found, err := l.svc.Load(t.Context()); err != nil || !found || !p.running() {
+		t.Fatalf("load: %v, %v, running %v", found, err, p.running())
+	}
+	l.wants(t, map[string]string{"a": "1"})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSleepThatFails(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), newTable(), func(sc *runtime.ServiceConfig) {
+		sc.HoldTimeout = 20 * time.Millisecond
+		sc.Save = runtime.SaveManual
+	})
+	p.set(t, l.svc, "a", "1")
+	leave, err := l.svc.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.svc.Sleep(t.Context()); !errors.Is(err, runtime.ErrBusy) || !p.running() || l.status() != runtime.StatusRunning {
+		t.Errorf("with a request under way: error %v, running %v, status %v", err, p.running(), l.status())
+	}
+	leave()
+	l.ser.saveErr = errors.New("no")
+	if err := l.svc.Sleep(t.Context()); err == nil || !p.running() || l.status() != runtime.StatusRunning {
+		t.Errorf("memory not saved: error %v, running %v, status %v", err, p.running(), l.status())
+	}
+	l.ser.saveErr = nil
+	l.save(t)
+	p.set(t, l.svc, "b", "2")
+	// The store is saved, the files cannot be, once the program has ended: they stay and are not replaced by
+	// the older ones that are saved.
+	p.disk.capErr = errors.New("no")
+	if err := l.svc.Sleep(t.Context()); err == nil || p.running() || l.status() != runtime.StatusAvailable {
+		t.Fatalf("files not saved: error %v, running %v, status %v", err, p.running(), l.status())
+	}
+	if l.svc.Status().Parts[1].DirtySince.IsZero() {
+		t.Error("what was not saved is not dirty")
+	}
+	p.disk.capErr = nil
+	if err := l.svc.Wake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.disk.all(); got["b"] != "2" {
+		t.Errorf("files are %v", got)
+	}
+	l.wants(t, map[string]string{"a": "1", "b": "2"})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Requests that come while a service is put to sleep are held, and then wake it.
+func TestRequestDuringSleep(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), nil, nil)
+	p.set(t, l.svc, "a", "1")
+	var requests sync.WaitGroup
+	stop := make(chan struct{})
+	var served atomic.Int64
+	for range 8 {
+		requests.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				leave, err := l.svc.Enter(t.Context())
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if !p.running() || p.memory.all()["a"] != "1" {
+					t.Error("a request was let in while the service slept")
+				}
+				served.Add(1)
+				leave()
+			}
+		})
+	}
+	for range 30 {
+		if err := l.svc.Sleep(t.Context()); err != nil {
+			t.Error(err)
+		}
+		n := served.Load()
+		eventually(t, "served", func() bool { return served.Load() > n })
+	}
+	close(stop)
+	requests.Wait()
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestIdleServiceSleeps(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), nil, func(sc *runtime.ServiceConfig) { sc.Idle = runtime.MinIdle })
+	for range 2 {
+		p.set(t, l.svc, "a", "1")
+		eventually(t, "asleep", func() bool { return l.svc.Status().Asleep })
+		if p.running() {
+			t.Fatal("asleep, and its program runs")
+		}
+	}
+	leave, err := l.svc.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.wants(t, map[string]string{"a": "1"})
+	time.Sleep(3 * runtime.MinIdle)
+	if !p.running() {
+		t.Error("put to sleep under a request")
+	}
+	leave()
+	for range 10 {
+		time.Sleep(runtime.MinIdle / 4)
+		l.svc.Activity()
+	}
+	if l.svc.Status().Asleep {
+		t.Error("put to sleep while it was in use")
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A service in this process gives its memory back when it sleeps.
+func TestSleepInProcess(t *testing.T) {
+	l := begin(t, vfs.NewMem(), nil)
+	l.table.put("a", "1")
+	if err := l.svc.Sleep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if st := l.svc.Status(); !st.Asleep || len(l.table.all()) != 0 || !st.Parts[0].DirtySince.IsZero() {
+		t.Fatalf("asleep: %+v, state %v", st, l.table.all())
+	}
+	l.enterOnce(t)
+	l.wants(t, map[string]string{"a": "1"})
+	l.table.put("b", "2")
+	if err := l.svc.Sleep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.svc.Wake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.wants(t, map[string]string{"a": "1", "b": "2"})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (l *life) enterOnce(t *testing.T) {
+	t.Helper()
+	leave, err := l.svc.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave()
+}
+
+func TestSleepIsRefused(t *testing.T) {
+	l := begin(t, vfs.NewMem(), func(_ *life, cfg *runtime.Config) { cfg.Services[0].External = true })
+	if err := l.svc.Sleep(t.Context()); !errors.Is(err, runtime.ErrExternal) {
+		t.Errorf("external: %v", err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+
+	// A state that MANUAL loading has not loaded must not be replaced by falling asleep.
+	fsys := vfs.NewMem()
+	l = begin(t, fsys, nil)
+	l.table.put("a", "1")
+	l.save(t)
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	l, p := beginProgram(t, fsys, nil, func(sc *runtime.ServiceConfig) { sc.Load = runtime.LoadManual })
+	p.set(t, l.svc, "b", "2")
+	if err := l.svc.Sleep(t.Context()); err == nil || !p.running() {
+		t.Errorf("unread state: %v, running %v", err, p.running())
+	}
+	if found, err := l.svc.Load(t.Context()); err != nil || !found {
+		t.Fatal(found, err)
+	}
+	l.wants(t, map[string]string{"a": "1"})
+	if err := l.svc.Sleep(t.Context()); err != nil {
+		t.Error(err)
+	}
+	l.enterOnce(t) // though loading is MANUAL
+	l.wants(t, map[string]string{"a": "1"})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+
+	cfg := runtime.Config{Logger: slog.New(slog.DiscardHandler), Services: []runtime.ServiceConfig{{Name: "svc", Process: &program{}}}}
+	rt, err := runtime.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	svc, _ := rt.Service("svc")
+	if err := svc.Sleep(t.Context()); err == nil {
+		t.Error("put to sleep without persistence")
+	}
+	if err := svc.Wake(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := rt.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestLoadAndResetOfAProgram(t *testing.T) {
+	files := newTable()
+	l, p := beginProgram(t, vfs.NewMem(), files, nil)
+	if found, err := l.svc.Load(t.Context()); err != nil || found || p.running() {
+		t.Errorf("nothing saved: %v, %v, running %v", found, err, p.running())
+	}
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	p.set(t, l.svc, "b", "2")
+	if found, err := l.svc.Load(t.Context()); err != nil || !found {
+		t.Fatal(found, err)
+	}
+	l.wants(t, map[string]string{"a": "1"})
+	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1"}) {
+		t.Errorf("files are %v", got)
+	}
+	// Files that cannot be given back leave the service as it was, and running.
+	p.set(t, l.svc, "b", "2")
+	l.ser.loadErr = errors.New("no")
+	if _, err := l.svc.Load(t.Context()); err == nil || !p.running() || l.status() != runtime.StatusRunning {
+		t.Errorf("load failed: %v, running %v, status %v", err, p.running(), l.status())
+	}
+	if files.all()["b"] != "2" {
+		t.Errorf("files are %v", files.all())
+	}
+	l.ser.loadErr = nil
+	if err := l.svc.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.wants(t, map[string]string{})
+	if got := files.all(); len(got) != 0 || !p.running() {
+		t.Errorf("reset: files are %v, running %v", got, p.running())
+	}
+	if g := l.part().Generation; g != 2 {
+		t.Errorf("reset saved generation %d", g)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Sync waits for what the service writes late, and saves whatever the strategy is.
+func TestSyncWithLag(t *testing.T) {
+	const lag = 300 * time.Millisecond
+	files := newTable()
+	var late atomic.Bool
+	l, p := beginProgram(t, vfs.NewMem(), files, func(sc *runtime.ServiceConfig) {
+		sc.Parts = sc.Parts[1:]
+		sc.Parts[0].Lag = lag
+		sc.Save = runtime.SaveManual
+	})
+	p.disk = nil // written late, by the test
+	leave, err := l.svc.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(lag/3, func() { files.write("late", "1"); late.Store(true) })
+	l.svc.Changed()
+	leave()
+	gens, err := l.svc.Sync(t.Context())
+	if err != nil || len(gens) != 1 || gens[0].Part != "assets" || gens[0].Generation != 1 || gens[0].SavedAt.IsZero() {
+		t.Fatalf("sync: %+v, %v", gens, err)
+	}
+	if !late.Load() || l.seen.saves[0].Records != 1 {
+		t.Errorf("sync came back before the service had written: %d records", l.seen.saves[0].Records)
+	}
+	if again, err := l.svc.Sync(t.Context()); err != nil || again[0] != gens[0] {
+		t.Errorf("sync of nothing new: %+v, %v", again, err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A scheduled save that came before the service had written keeps the part dirty.
+func TestScheduledSaveWithLag(t *testing.T) {
+	files := newTable()
+	l, p := beginProgram(t, vfs.NewMem(), files, func(sc *runtime.ServiceConfig) {
+		sc.Parts = sc.Parts[1:]
+		sc.Parts[0].Lag = 800 * time.Millisecond
+		sc.Save, sc.FlushInterval = runtime.SaveScheduled, runtime.MinFlushInterval
+	})
+	p.disk = nil
+	leave, err := l.svc.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.svc.Changed()
+	leave()
+	saves := func() []runtime.SaveEvent {
+		l.seen.mu.Lock()
+		defer l.seen.mu.Unlock()
+		return l.seen.saves
+	}
+	eventually(t, "saved", func() bool { return len(saves()) > 0 })
+	if saves()[0].Records != 0 {
+		t.Fatal("the test is too late")
+	}
+	files.write("late", "1")
+	eventually(t, "saved wholly, and clean", func() bool {
+		all := saves()
+		return all[len(all)-1].Records == 1 && l.part().DirtySince.IsZero()
+	})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Services whose requests do not pass through the runtime are asked, and told to write before a capture.
+func TestChangesAndFlush(t *testing.T) {
+	var changed, flushed atomic.Int64
+	l, p := beginProgram(t, vfs.NewMem(), nil, func(sc *runtime.ServiceConfig) {
+		sc.Changes = func(context.Context) (bool, error) {
+			if changed.Load() < 0 {
+				return false, errors.New("no answer")
+			}
+			return changed.Swap(0) > 0, nil
+		}
+		sc.Parts[0].Flush = func(context.Context) error { flushed.Add(1); return nil }
+	})
+	if _, err := l.svc.Sync(t.Context()); err != nil || len(l.seen.saves) != 0 {
+		t.Fatalf("sync of what never ran: %v, %d saves", err, len(l.seen.saves))
+	}
+	l.enterOnce(t)
+	p.memory.write("a", "1")
+	changed.Store(1)
+	for _, want := range []uint64{1, 1} {
+		gens, err := l.svc.Sync(t.Context())
+		if err != nil || gens[0].Generation != want {
+			t.Fatalf("sync: %+v, %v", gens, err)
+		}
+	}
+	if flushed.Load() != 1 {
+		t.Errorf("flushed %d times", flushed.Load())
+	}
+	changed.Store(-1)
+	if gens, err := l.svc.Sync(t.Context()); err != nil || gens[0].Generation != 2 {
+		t.Errorf("what cannot be asked counts as changed: %+v, %v", gens, err)
+	}
+	changed.Store(1)
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(l.seen.saves); n != 3 {
+		t.Errorf("%d saves", n)
+	}
+}
+
+// The runtime can be closed while a program starts, and a request that waits is told.
+func TestCloseDuringWake(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), nil, nil)
+	p.ready = make(chan struct{})
+	got := make(chan error, 1)
+	go func() { got <- l.svc.Wake(context.Background()) }()
+	eventually(t, "starting", func() bool { return l.status() == runtime.StatusStarting })
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-got; err == nil || p.running() {
+		t.Errorf("error %v, running %v", err, p.running())
+	}
+	l.svc.ProcessExited(errors.New("late"))
+	if err := l.svc.Wake(t.Context()); err == nil {
+		t.Error("woken after the end")
+	}
+}
