@@ -174,23 +174,31 @@ func (c Config) Check() (Config, error) {
 	if c.Restarts.Most < 0 {
 		c.Restarts.Most = -1
 	}
-	for _, n := range []struct {
-		name               string
-		value              *int
-		least, usual, most int
-	}{
-		{"Restarts.Most", &c.Restarts.Most, -1, DefaultRestarts, MaxRestarts},
-		{"Output.LineBytes", &c.Output.LineBytes, MinLineBytes, DefaultLineBytes, MaxLineBytes},
-		{"Output.LinesPerSecond", &c.Output.LinesPerSecond, 1, DefaultLinesPerSecond, MaxLinesPerSecond},
-	} {
-		if *n.value == 0 {
-			*n.value = n.usual
-		}
-		if *n.value < n.least || *n.value > n.most {
-			return fail("%s is %d; it may be %d to %d", n.name, *n.value, n.least, n.most)
-		}
+	if err := number("Restarts.Most", &c.Restarts.Most, -1, DefaultRestarts, MaxRestarts); err != nil {
+		return fail("%w", err)
+	}
+	if c.Output, err = c.Output.Check(); err != nil {
+		return fail("%w", err)
 	}
 	return c, nil
+}
+
+// Check gives the bounds with their defaults, or an error that names what is wrong with them.
+func (o Output) Check() (Output, error) {
+	err := errors.Join(number("Output.LineBytes", &o.LineBytes, MinLineBytes, DefaultLineBytes, MaxLineBytes),
+		number("Output.LinesPerSecond", &o.LinesPerSecond, 1, DefaultLinesPerSecond, MaxLinesPerSecond))
+	return o, err
+}
+
+// number puts the usual value in for 0.
+func number(name string, value *int, least, usual, most int) error {
+	if *value == 0 {
+		*value = usual
+	}
+	if *value < least || *value > most {
+		return fmt.Errorf("%s is %d; it may be %d to %d", name, *value, least, most)
+	}
+	return nil
 }
 
 func (r Ready) check() error {

@@ -27,6 +27,7 @@ const readBytes = 32 << 10
 // output takes what a service says, line by line, into the log.
 type output struct {
 	service string
+	kind    string // what is called so
 	limit   Output
 	logger  *slog.Logger
 	done    chan struct{} // all has been read
@@ -48,7 +49,7 @@ type output struct {
 
 func newOutput(service string, limit Output, ready *regexp.Regexp, logger *slog.Logger) *output {
 	now := time.Now()
-	return &output{service: service, limit: limit, logger: logger, ready: ready, done: make(chan struct{}), matched: make(chan struct{}),
+	return &output{service: service, kind: "service", limit: limit, logger: logger, ready: ready, done: make(chan struct{}), matched: make(chan struct{}),
 		tokens: float64(limit.LinesPerSecond), filled: now, told: now}
 }
 
@@ -123,7 +124,7 @@ func (o *output) end() {
 		return
 	}
 	o.tokens--
-	o.logger.Info(o.service+": "+text, "service", o.service)
+	o.logger.Info(o.service+": "+text, o.kind, o.service)
 }
 
 func (o *output) match(text string) {
@@ -135,7 +136,7 @@ func (o *output) match(text string) {
 
 func (o *output) tellDropped() {
 	if o.dropped > 0 {
-		o.logger.Warn("the service says too much; lines are left out of the log", "service", o.service, "lines", o.dropped,
+		o.logger.Warn("the "+o.kind+" says too much; lines are left out of the log", o.kind, o.service, "lines", o.dropped,
 			"per_second", o.limit.LinesPerSecond)
 	}
 	o.dropped, o.told = 0, time.Now()

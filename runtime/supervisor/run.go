@@ -49,9 +49,21 @@ type run struct {
 	cut sync.Once // control is closed
 }
 
-// spawn begins a guard and has it run the program. The run that it gives with an error must be ended too,
-// if it is not nil.
+// spawn begins the service under a guard.
 func (s *Supervisor) spawn(ctx context.Context, port int) (*run, error) {
+	var ready *regexp.Regexp
+	if s.config.Ready.Line != "" {
+		ready = regexp.MustCompile(s.config.Ready.Line) // Check has compiled it
+	}
+	command, env := s.config.filled(port)
+	out := newOutput(s.config.Service, s.config.Output, ready, s.config.Logger)
+	return spawn(ctx, order{Args: toBytes(command), Env: toBytes(env), Folder: []byte(s.config.Folder), Grace: s.config.StopTimeout}, out,
+		func() { s.watchOutput(out) })
+}
+
+// spawn begins a guard and has it run a program, which it looks for; begun is called when there is something to
+// hear. The run that it gives with an error must be ended too, if it is not nil.
+func spawn(ctx context.Context, o order, out *output, begun func()) (*run, error) {
 	self, err := guardProgram()
 	if err != nil {
 		return nil, err
@@ -59,17 +71,18 @@ func (s *Supervisor) spawn(ctx context.Context, port int) (*run, error) {
 	if os.Getenv(guardMark) != "" {
 		return nil, errors.New("this program was begun as the guard of a service and has not called supervisor.Guard")
 	}
-	command, env := s.config.filled(port)
-	if info, err := os.Stat(s.config.Folder); err != nil {
+	command, folder := string(o.Args[0]), string(o.Folder)
+	if info, err := os.Stat(folder); err != nil {
 		return nil, missing(fmt.Errorf("the folder to run in: %w", err))
 	} else if !info.IsDir() {
-		return nil, fmt.Errorf("the folder to run in: %s is no folder: %w", s.config.Folder, abi.ErrNotFound)
+		return nil, fmt.Errorf("the folder to run in: %s is no folder: %w", folder, abi.ErrNotFound)
 	}
-	program, err := find(command[0], env, s.config.Folder)
+	program, err := find(command, toStrings(o.Env), folder)
 	if err != nil {
 		return nil, err
 	}
-	line, err := json.Marshal(order{Program: []byte(program), Args: toBytes(command), Env: toBytes(env), Folder: []byte(s.config.Folder), Grace: s.config.StopTimeout})
+	o.Program = []byte(program)
+	line, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
@@ -83,14 +96,9 @@ func (s *Supervisor) spawn(ctx context.Context, port int) (*run, error) {
 		}
 		pipes[i] = [2]*os.File{r, w}
 	}
-	var ready *regexp.Regexp
-	if s.config.Ready.Line != "" {
-		ready = regexp.MustCompile(s.config.Ready.Line) // Check has compiled it
-	}
-	r := &run{service: s.config.Service, grace: s.config.StopTimeout, control: pipes[0][1], said: pipes[2][0], begun: time.Now(),
-		out:     newOutput(s.config.Service, s.config.Output, ready, s.config.Logger),
+	r := &run{service: out.service, grace: o.Grace, control: pipes[0][1], said: pipes[2][0], begun: time.Now(), out: out,
 		started: make(chan struct{}), exited: make(chan struct{}), gone: make(chan struct{})}
-	r.guard = &osexec.Cmd{Path: self, Args: []string{filepath.Base(os.Args[0]), guardWord, s.config.Service}, Env: []string{guardMark + "=1"},
+	r.guard = &osexec.Cmd{Path: self, Args: []string{filepath.Base(os.Args[0]), guardWord, out.service}, Env: []string{guardMark + "=1"},
 		Dir: "/", Stdout: pipes[2][1], Stderr: pipes[2][1], ExtraFiles: []*os.File{pipes[0][0], pipes[1][1]}, SysProcAttr: ownSession()}
 	if err := r.guard.Start(); err != nil {
 		closeAll(pipes[:])
@@ -101,7 +109,7 @@ func (s *Supervisor) spawn(ctx context.Context, port int) (*run, error) {
 	pipes[2][1].Close()
 	go r.out.read(r.said)
 	go r.follow(pipes[1][0])
-	s.watchOutput(r.out)
+	begun()
 
 	_ = r.control.SetWriteDeadline(time.Now().Add(guardWithin))
 	_, err = r.control.Write(append(line, '\n'))
@@ -117,7 +125,7 @@ func (s *Supervisor) spawn(ctx context.Context, port int) (*run, error) {
 		err = errors.Join(err, fmt.Errorf("the guard of the service has not answered for %v", guardWithin))
 	}
 	if err != nil {
-		return r, fmt.Errorf("%s: %w", command[0], err)
+		return r, fmt.Errorf("%s: %w", command, err)
 	}
 	return r, nil
 }

@@ -170,6 +170,9 @@ func (s *Source) ready(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// Offline implements runtime.OfflineSource: a service that runs has files of the folder open.
+func (s *Source) Offline() bool { return true }
+
 // Restore puts the folder that native describes together beside the old one, makes it durable and swaps the
 // two. Errors wrap abi.ErrCorrupt or abi.ErrTooLarge where native is at fault, or are those of native, of ctx
 // and of the system; then the folder is as it was. If the process dies meanwhile, the folder is the old or the

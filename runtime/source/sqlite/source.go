@@ -103,7 +103,10 @@ type Source struct {
 	step func(string) error // for tests: before each step of a swap that could be the last
 }
 
-var _ runtime.AtomicSource = (*Source)(nil)
+var (
+	_ runtime.AtomicSource  = (*Source)(nil)
+	_ runtime.OfflineSource = (*Source)(nil)
+)
 
 // New makes a source. It touches nothing yet.
 func New(cfg Config) (*Source, error) {
@@ -221,6 +224,9 @@ func (s *Source) walk(f func(name string) error) error {
 		return f(name)
 	})
 }
+
+// Offline implements runtime.OfflineSource: databases that are swapped must not be open.
+func (s *Source) Offline() bool { return !s.cfg.InPlace }
 
 // AtomicCapture reports whether requests need not be held for Capture: if there is one database, and it is
 // in WAL mode, whose writers a capture does not delay. In rollback-journal mode they might be told that
