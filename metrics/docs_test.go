@@ -52,6 +52,9 @@ func exposed(t *testing.T) map[string]documented {
 	m.RestoreFinished(runtime.RestoreEvent{Service: "s3", Part: "store"})
 	m.RequestsHeld("s3", time.Millisecond, nil)
 	m.GenerationQuarantined("s3", "store")
+	m.ServiceWoken(runtime.WakeEvent{Service: "s3"})
+	m.ServiceSlept(runtime.SleepEvent{Service: "s3"})
+	m.ProcessExited("s3")
 	m.ModuleCompiled("records", time.Millisecond, nil)
 	m.ModuleCalled("records", "save", host.CallCost{})
 	m.RequestServed("s3", 200, time.Millisecond)
@@ -163,6 +166,50 @@ func dashboardQueries(t *testing.T) map[string][]string {
 		}
 	}
 	return queries
+}
+
+// Panels that lie on one another are moved by Grafana as it likes; rows own what is below them.
+func TestDashboardGrid(t *testing.T) {
+	b, err := os.ReadFile("dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Panels []struct {
+			ID          int
+			Type, Title string
+			GridPos     struct{ X, Y, W, H int }
+		}
+	}
+	if err := json.Unmarshal(b, &d); err != nil {
+		t.Fatal(err)
+	}
+	taken, ids := map[[2]int]string{}, map[int]string{}
+	row := -1
+	for _, p := range d.Panels {
+		if other, ok := ids[p.ID]; ok {
+			t.Errorf("panels %q and %q have the same id", p.Title, other)
+		}
+		ids[p.ID] = p.Title
+		g := p.GridPos
+		if g.X < 0 || g.W < 1 || g.H < 1 || g.X+g.W > 24 {
+			t.Errorf("panel %q is outside of the grid: %+v", p.Title, g)
+		}
+		if g.Y <= row {
+			t.Errorf("panel %q is above the row that it is in", p.Title)
+		}
+		if p.Type == "row" {
+			row = g.Y
+		}
+		for x := g.X; x < g.X+g.W; x++ {
+			for y := g.Y; y < g.Y+g.H; y++ {
+				if other, ok := taken[[2]int{x, y}]; ok {
+					t.Fatalf("panel %q lies on %q", p.Title, other)
+				}
+				taken[[2]int{x, y}] = p.Title
+			}
+		}
+	}
 }
 
 func alertQueries(t *testing.T) map[string][]string {

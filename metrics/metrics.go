@@ -22,10 +22,12 @@ type Build struct {
 	GoVersion string
 }
 
-// Metrics turns events into figures. It is a runtime.Observer and a host.Observer, and is safe for
-// concurrent use.
+// Metrics turns events into figures. It is a runtime.Observer, a runtime.LifeObserver and a
+// host.Observer, and is safe for concurrent use.
 type Metrics struct {
 	restore, save             *prometheus.HistogramVec
+	wake, sleep               *prometheus.HistogramVec
+	exits                     *prometheus.CounterVec
 	pause                     *prometheus.HistogramVec
 	savedBytes, restoredBytes *prometheus.CounterVec
 	saves                     *prometheus.CounterVec
@@ -68,10 +70,15 @@ func New(reg prometheus.Registerer, build Build) (*Metrics, error) {
 			"How long saving a part's state took. Phase prove runs alongside serialize; total is by the clock.", "service", "part", "phase"),
 		pause: durations("torpor_pause_duration_seconds",
 			"How long requests to a service were held for a capture, a load or a reset.", "service"),
+		wake: durations("torpor_wake_duration_seconds",
+			"How long making a service ready for requests took. Phase restore is giving the state back, start is starting its program; total is by the clock.", "service", "phase"),
+		sleep: durations("torpor_sleep_duration_seconds",
+			"How long putting a service to sleep took, during which requests wait. Phase stop is stopping its program; total is by the clock, saving included.", "service", "phase"),
+		exits:         counter("torpor_process_exits_total", "How often the service's program ended by itself.", "service"),
 		saves:         counter("torpor_saves_total", "Saves that were committed: full ones, and deltas, which write only what has changed.", "service", "part", "kind"),
 		savedBytes:    counter("torpor_saved_bytes_total", "Bytes of state files written by saves that were committed.", "service", "part"),
 		restoredBytes: counter("torpor_restored_bytes_total", "Bytes of records delivered by restores that succeeded.", "service", "part"),
-		failures:      counter("torpor_failures_total", "Saves, restores, holds and module calls that failed.", "operation", "service", "part", "reason"),
+		failures:      counter("torpor_failures_total", "Saves, restores, wakes, sleeps, holds and module calls that failed.", "operation", "service", "part", "reason"),
 		corrupt:       counter("torpor_corrupt_files_total", "Generations found damaged and moved aside.", "service", "part"),
 		compile:       durations("torpor_module_compile_duration_seconds", "How long compiling a serializer module took, or loading it from the cache.", "module"),
 		call:          durations("torpor_module_call_duration_seconds", "How long a call of a serializer module took, waiting for its input and output included.", "module", "operation"),
@@ -86,7 +93,7 @@ func New(reg prometheus.Registerer, build Build) (*Metrics, error) {
 		ConstLabels: prometheus.Labels{"version": build.Version, "revision": build.Revision, "goversion": build.GoVersion}})
 	info.Set(1)
 	var errs []error
-	for _, c := range []prometheus.Collector{m.restore, m.save, m.pause, m.saves, m.savedBytes, m.restoredBytes, m.failures, m.corrupt,
+	for _, c := range []prometheus.Collector{m.restore, m.save, m.wake, m.sleep, m.exits, m.pause, m.saves, m.savedBytes, m.restoredBytes, m.failures, m.corrupt,
 		m.compile, m.call, m.memory, m.fuel, m.requests, m.requestDuration, info} {
 		errs = append(errs, reg.Register(c))
 	}
@@ -99,6 +106,13 @@ func (m *Metrics) Watch(reg prometheus.Registerer, rt *runtime.Runtime) error {
 	for _, s := range rt.Services() {
 		m.pause.WithLabelValues(s.Name())
 		m.requestDuration.WithLabelValues(s.Name())
+		m.exits.WithLabelValues(s.Name())
+		for _, phase := range []string{"restore", "start", "total"} {
+			m.wake.WithLabelValues(s.Name(), phase)
+		}
+		for _, phase := range []string{"stop", "total"} {
+			m.sleep.WithLabelValues(s.Name(), phase)
+		}
 		for _, p := range s.Status().Parts {
 			for _, phase := range []string{"read", "decode", "deliver", "total"} {
 				m.restore.WithLabelValues(s.Name(), p.Name, phase)
@@ -118,9 +132,23 @@ func (m *Metrics) Watch(reg prometheus.Registerer, rt *runtime.Runtime) error {
 }
 
 var (
-	_ runtime.Observer = (*Metrics)(nil)
-	_ host.Observer    = (*Metrics)(nil)
+	_ runtime.Observer     = (*Metrics)(nil)
+	_ runtime.LifeObserver = (*Metrics)(nil)
+	_ host.Observer        = (*Metrics)(nil)
 )
+
+// phase is how long one phase of something took.
+type phase struct {
+	name string
+	d    time.Duration
+}
+
+// observe puts phases into a histogram whose last label is the phase; labels are the others.
+func observe(h *prometheus.HistogramVec, phases []phase, labels ...string) {
+	for _, p := range phases {
+		h.WithLabelValues(append(labels, p.name)...).Observe(p.d.Seconds())
+	}
+}
 
 // RestoreFinished implements runtime.Observer.
 func (m *Metrics) RestoreFinished(e runtime.RestoreEvent) {
@@ -128,12 +156,7 @@ func (m *Metrics) RestoreFinished(e runtime.RestoreEvent) {
 		m.fail("restore", e.Service, e.Part, e.Err)
 		return
 	}
-	for _, p := range []struct {
-		phase string
-		d     time.Duration
-	}{{"read", e.Read}, {"decode", e.Decode}, {"deliver", e.Deliver}, {"total", e.Total}} {
-		m.restore.WithLabelValues(e.Service, e.Part, p.phase).Observe(p.d.Seconds())
-	}
+	observe(m.restore, []phase{{"read", e.Read}, {"decode", e.Decode}, {"deliver", e.Deliver}, {"total", e.Total}}, e.Service, e.Part)
 	m.restoredBytes.WithLabelValues(e.Service, e.Part).Add(float64(e.Bytes))
 }
 
@@ -143,12 +166,7 @@ func (m *Metrics) SaveFinished(e runtime.SaveEvent) {
 		m.fail("save", e.Service, e.Part, e.Err)
 		return
 	}
-	for _, p := range []struct {
-		phase string
-		d     time.Duration
-	}{{"capture", e.Capture}, {"serialize", e.Serialize}, {"prove", e.Prove}, {"commit", e.Commit}, {"total", e.Total}} {
-		m.save.WithLabelValues(e.Service, e.Part, p.phase).Observe(p.d.Seconds())
-	}
+	observe(m.save, []phase{{"capture", e.Capture}, {"serialize", e.Serialize}, {"prove", e.Prove}, {"commit", e.Commit}, {"total", e.Total}}, e.Service, e.Part)
 	kind := saveFull
 	if e.Delta {
 		kind = saveDelta
@@ -169,6 +187,27 @@ func (m *Metrics) RequestsHeld(service string, d time.Duration, err error) {
 func (m *Metrics) GenerationQuarantined(service, part string) {
 	m.corrupt.WithLabelValues(service, part).Inc()
 }
+
+// ServiceWoken implements runtime.LifeObserver.
+func (m *Metrics) ServiceWoken(e runtime.WakeEvent) {
+	if e.Err != nil {
+		m.fail("wake", e.Service, "", e.Err)
+		return
+	}
+	observe(m.wake, []phase{{"restore", e.Restore}, {"start", e.Start}, {"total", e.Total}}, e.Service)
+}
+
+// ServiceSlept implements runtime.LifeObserver.
+func (m *Metrics) ServiceSlept(e runtime.SleepEvent) {
+	if e.Err != nil {
+		m.fail("sleep", e.Service, "", e.Err)
+		return
+	}
+	observe(m.sleep, []phase{{"stop", e.Stop}, {"total", e.Total}}, e.Service)
+}
+
+// ProcessExited implements runtime.LifeObserver.
+func (m *Metrics) ProcessExited(service string) { m.exits.WithLabelValues(service).Inc() }
 
 // ModuleCompiled implements host.Observer.
 func (m *Metrics) ModuleCompiled(module string, d time.Duration, err error) {
@@ -200,7 +239,8 @@ func (m *Metrics) fail(operation, service, part string, err error) {
 	m.failures.WithLabelValues(operation, service, part, reason(err)).Inc()
 }
 
-// reason puts an error into one of a few words.
+// reason puts an error into one of a few words, the first that fits: what kept a program from running
+// (not there, not executable, its port taken, not ready in time) says more than that it does not run.
 func reason(err error) string {
 	for _, r := range []struct {
 		is   error
@@ -210,6 +250,7 @@ func reason(err error) string {
 		{abi.ErrTooLarge, "too_large"}, {abi.ErrLocked, "locked"}, {syscall.ENOSPC, "no_space"},
 		{fs.ErrPermission, "permission"}, {syscall.EROFS, "permission"}, {syscall.EIO, "io"},
 		{runtime.ErrBusy, "busy"}, {context.Canceled, "canceled"}, {context.DeadlineExceeded, "timeout"},
+		{runtime.ErrExternal, "external"}, {runtime.ErrProcess, "process"},
 	} {
 		if errors.Is(err, r.is) {
 			return r.word

@@ -168,6 +168,32 @@ func TestEventsMoveTheirSeries(t *testing.T) {
 		}},
 		{"quarantine", func(m *metrics.Metrics) { m.GenerationQuarantined("s3", "store") },
 			map[string]float64{`torpor_corrupt_files_total{part="store",service="s3"}`: 1}},
+		{"wake", func(m *metrics.Metrics) {
+			m.ServiceWoken(runtime.WakeEvent{Service: "s3", Restore: 1 * ms, Start: 2 * ms, Total: 4 * ms})
+		}, map[string]float64{
+			`torpor_wake_duration_seconds_count{phase="restore",service="s3"}`: 1,
+			`torpor_wake_duration_seconds_sum{phase="restore",service="s3"}`:   0.001,
+			`torpor_wake_duration_seconds_count{phase="start",service="s3"}`:   1,
+			`torpor_wake_duration_seconds_sum{phase="start",service="s3"}`:     0.002,
+			`torpor_wake_duration_seconds_count{phase="total",service="s3"}`:   1,
+			`torpor_wake_duration_seconds_sum{phase="total",service="s3"}`:     0.004,
+		}},
+		{"wake that failed", func(m *metrics.Metrics) {
+			m.ServiceWoken(runtime.WakeEvent{Service: "s3", Start: 2 * ms, Total: 4 * ms, Err: runtime.ErrProcess})
+		}, map[string]float64{`torpor_failures_total{operation="wake",part="",reason="process",service="s3"}`: 1}},
+		{"sleep", func(m *metrics.Metrics) {
+			m.ServiceSlept(runtime.SleepEvent{Service: "s3", Stop: 1 * ms, Total: 4 * ms})
+		}, map[string]float64{
+			`torpor_sleep_duration_seconds_count{phase="stop",service="s3"}`:  1,
+			`torpor_sleep_duration_seconds_sum{phase="stop",service="s3"}`:    0.001,
+			`torpor_sleep_duration_seconds_count{phase="total",service="s3"}`: 1,
+			`torpor_sleep_duration_seconds_sum{phase="total",service="s3"}`:   0.004,
+		}},
+		{"sleep that failed", func(m *metrics.Metrics) {
+			m.ServiceSlept(runtime.SleepEvent{Service: "s3", Stop: 1 * ms, Total: 4 * ms, Err: runtime.ErrBusy})
+		}, map[string]float64{`torpor_failures_total{operation="sleep",part="",reason="busy",service="s3"}`: 1}},
+		{"exit", func(m *metrics.Metrics) { m.ProcessExited("s3") },
+			map[string]float64{`torpor_process_exits_total{service="s3"}`: 1}},
 		{"compile", func(m *metrics.Metrics) { m.ModuleCompiled("records", 30*ms, nil) }, map[string]float64{
 			`torpor_module_compile_duration_seconds_count{module="records"}`: 1,
 			`torpor_module_compile_duration_seconds_sum{module="records"}`:   0.03,
@@ -224,6 +250,13 @@ func TestReasons(t *testing.T) {
 		{os.ErrDeadlineExceeded, "other"},
 		{errors.New("whatever an emulator says"), "other"},
 		{errors.Join(errors.New("x"), abi.ErrVersion), "version"},
+		{fmt.Errorf("x: %w", runtime.ErrExternal), "external"},
+		{fmt.Errorf("x: %w: %w", runtime.ErrProcess, errors.New("it exited with 1")), "process"},
+		{fmt.Errorf("x: %w: %w", runtime.ErrProcess, abi.ErrNotFound), "not_found"},
+		{fmt.Errorf("x: %w: %w", runtime.ErrProcess, fs.ErrPermission), "permission"},
+		{fmt.Errorf("x: %w: %w", runtime.ErrProcess, abi.ErrLocked), "locked"},
+		{fmt.Errorf("x: %w: %w", runtime.ErrProcess, context.DeadlineExceeded), "timeout"},
+		{fmt.Errorf("x: %w: %w", runtime.ErrProcess, context.Canceled), "canceled"},
 	} {
 		m, reg := newMetrics(t)
 		moves(t, reg, func() { m.SaveFinished(runtime.SaveEvent{Service: "s3", Part: "store", Err: c.err}) },
@@ -266,9 +299,17 @@ func TestWatchMakesSeriesFromTheStart(t *testing.T) {
 		}
 	}
 	for _, service := range []string{"kinesis", "s3"} {
-		want = append(want, fmt.Sprintf(`torpor_pause_duration_seconds_count{service=%q}`, service),
-			fmt.Sprintf(`torpor_gateway_request_duration_seconds_count{service=%q}`, service))
-		for status, on := range map[string]float64{"available": 0, "starting": 0, "running": 1, "error": 0} {
+		for _, name := range []string{"torpor_pause_duration_seconds_count", "torpor_gateway_request_duration_seconds_count",
+			"torpor_process_exits_total", "torpor_service_asleep"} {
+			want = append(want, fmt.Sprintf(`%s{service=%q}`, name, service))
+		}
+		for _, phase := range []string{"restore", "start", "total"} {
+			want = append(want, fmt.Sprintf(`torpor_wake_duration_seconds_count{phase=%q,service=%q}`, phase, service))
+		}
+		for _, phase := range []string{"stop", "total"} {
+			want = append(want, fmt.Sprintf(`torpor_sleep_duration_seconds_count{phase=%q,service=%q}`, phase, service))
+		}
+		for status, on := range map[string]float64{"available": 0, "starting": 0, "running": 1, "stopping": 0, "error": 0} {
 			name := fmt.Sprintf(`torpor_service_status{service=%q,status=%q}`, service, status)
 			want = append(want, name)
 			if got[name] != on {
@@ -293,22 +334,30 @@ type described struct{ runtime.Serializer }
 
 func (described) Descriptor() abi.Descriptor { return abi.Descriptor{Name: "records", Version: "1"} }
 
-func TestStatusIsReadAtEachScrape(t *testing.T) {
-	m, reg := newMetrics(t)
+// persistent gives a runtime with the service s3, whose part store has never been saved, and watches it.
+func persistent(t *testing.T, m *metrics.Metrics, reg prometheus.Registerer, process runtime.Process) (*runtime.Runtime, *runtime.Dirty) {
+	t.Helper()
 	dir, err := statedir.Open(vfs.NewMem(), statedir.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dir.Close() })
 	dirty := new(runtime.Dirty)
-	rt, err := runtime.New(runtime.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Services: []runtime.ServiceConfig{
-		{Name: "s3", Parts: []runtime.PartConfig{{Name: "store", Dirty: dirty, Serializer: described{}, Source: struct{ runtime.Source }{}}}}}})
+	rt, err := runtime.New(runtime.Config{Dir: dir, Observer: m, Logger: slog.New(slog.DiscardHandler), Services: []runtime.ServiceConfig{
+		{Name: "s3", Process: process, Parts: []runtime.PartConfig{
+			{Name: "store", Dirty: dirty, Serializer: described{}, Source: struct{ runtime.Source }{}}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := m.Watch(reg, rt); err != nil {
 		t.Fatal(err)
 	}
+	return rt, dirty
+}
+
+func TestStatusIsReadAtEachScrape(t *testing.T) {
+	m, reg := newMetrics(t)
+	_, dirty := persistent(t, m, reg, nil)
 	const name = `torpor_state_dirty_seconds{part="store",service="s3"}`
 	if got := series(t, reg)[name]; got != 0 {
 		t.Errorf("%s is %v while nothing has changed", name, got)
@@ -320,6 +369,48 @@ func TestStatusIsReadAtEachScrape(t *testing.T) {
 	}
 }
 
+// program is a service's process that calls what it is given.
+type program struct{ start, stop func() }
+
+func (p program) Start(context.Context) error { p.start(); return nil }
+func (p program) Stop(context.Context) error  { p.stop(); return nil }
+
+// A runtime tells of sleep and wake by itself, and its status goes along.
+func TestSleepAndWakeShow(t *testing.T) {
+	m, reg := newMetrics(t)
+	wants := func(status string, asleep float64) {
+		t.Helper()
+		got := series(t, reg)
+		for _, s := range []string{"available", "starting", "running", "stopping", "error"} {
+			if on := got[fmt.Sprintf(`torpor_service_status{service="s3",status=%q}`, s)] == 1; on != (s == status) {
+				t.Errorf("status %s is %v, want %s", s, on, status)
+			}
+		}
+		if v := got[`torpor_service_asleep{service="s3"}`]; v != asleep {
+			t.Errorf("%s: asleep is %v, want %v", status, v, asleep)
+		}
+	}
+	rt, _ := persistent(t, m, reg, program{start: func() { wants("starting", 0) }, stop: func() { wants("stopping", 0) }})
+	svc := rt.Services()[0]
+	wants("available", 0) // but was never put to sleep
+	for wakes := 1.0; wakes <= 2; wakes++ {
+		if err := svc.Wake(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wants("running", 0)
+		if err := svc.Sleep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wants("available", 1)
+		got := series(t, reg)
+		for _, name := range []string{`torpor_wake_duration_seconds_count{phase="total",service="s3"}`, `torpor_sleep_duration_seconds_count{phase="total",service="s3"}`} {
+			if got[name] != wakes {
+				t.Errorf("%s is %v, want %v", name, got[name], wakes)
+			}
+		}
+	}
+}
+
 // everything makes each event once, so that every family has a series.
 func everything(m *metrics.Metrics) {
 	m.RestoreFinished(runtime.RestoreEvent{Service: "s3", Part: "store", Total: time.Second})
@@ -327,6 +418,9 @@ func everything(m *metrics.Metrics) {
 	m.SaveFinished(runtime.SaveEvent{Service: "s3", Part: "store", Total: time.Second})
 	m.RequestsHeld("s3", time.Second, nil)
 	m.GenerationQuarantined("s3", "store")
+	m.ServiceWoken(runtime.WakeEvent{Service: "s3", Total: time.Second})
+	m.ServiceSlept(runtime.SleepEvent{Service: "s3", Total: time.Second})
+	m.ProcessExited("s3")
 	m.ModuleCompiled("records", time.Second, nil)
 	m.ModuleCalled("records", abi.OpSave, host.CallCost{Duration: time.Second, Memory: 1})
 	m.RequestServed("s3", 200, time.Second)
@@ -374,7 +468,7 @@ func TestHistogramsAreClassicAndNative(t *testing.T) {
 			}
 		}
 	}
-	if found != 6 {
+	if found != 8 {
 		t.Errorf("%d histograms", found)
 	}
 }

@@ -12,7 +12,7 @@ import (
 type statusCollector struct {
 	rt *runtime.Runtime
 
-	status, generation, records, bytes, fileBytes, deltas, dirty, savedAt *prometheus.Desc
+	status, asleep, generation, records, bytes, fileBytes, deltas, dirty, savedAt *prometheus.Desc
 }
 
 func newStatusCollector(rt *runtime.Runtime) *statusCollector {
@@ -21,6 +21,7 @@ func newStatusCollector(rt *runtime.Runtime) *statusCollector {
 	}
 	return &statusCollector{rt: rt,
 		status:     prometheus.NewDesc("torpor_service_status", "1 for the status the service is in, 0 for the others.", []string{"service", "status"}, nil),
+		asleep:     prometheus.NewDesc("torpor_service_asleep", "1 while the service has been put to sleep, 0 otherwise.", []string{"service"}, nil),
 		generation: part("torpor_state_generation", "Number of the newest committed generation; 0 when there is none."),
 		records:    part("torpor_state_records", "Records in the generation last loaded or saved."),
 		bytes:      part("torpor_state_bytes", "Bytes of records, uncompressed, in the state file last loaded or saved; those that deltas replace are included."),
@@ -33,7 +34,7 @@ func newStatusCollector(rt *runtime.Runtime) *statusCollector {
 
 // Describe implements prometheus.Collector.
 func (c *statusCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.status, c.generation, c.records, c.bytes, c.fileBytes, c.deltas, c.dirty, c.savedAt} {
+	for _, d := range []*prometheus.Desc{c.status, c.asleep, c.generation, c.records, c.bytes, c.fileBytes, c.deltas, c.dirty, c.savedAt} {
 		ch <- d
 	}
 }
@@ -43,13 +44,10 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 	now := time.Now()
 	for _, s := range c.rt.Services() {
 		st := s.Status()
-		for _, status := range []runtime.Status{runtime.StatusAvailable, runtime.StatusStarting, runtime.StatusRunning, runtime.StatusError} {
-			on := 0.0
-			if st.Status == status {
-				on = 1
-			}
-			ch <- prometheus.MustNewConstMetric(c.status, prometheus.GaugeValue, on, st.Name, string(status))
+		for _, status := range []runtime.Status{runtime.StatusAvailable, runtime.StatusStarting, runtime.StatusRunning, runtime.StatusStopping, runtime.StatusError} {
+			ch <- prometheus.MustNewConstMetric(c.status, prometheus.GaugeValue, oneIf(st.Status == status), st.Name, string(status))
 		}
+		ch <- prometheus.MustNewConstMetric(c.asleep, prometheus.GaugeValue, oneIf(st.Asleep), st.Name)
 		for _, p := range st.Parts {
 			dirty, saved := 0.0, 0.0
 			if !p.DirtySince.IsZero() {
@@ -67,4 +65,11 @@ func (c *statusCollector) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 	}
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

@@ -298,16 +298,16 @@ func (s *Service) Sleep(ctx context.Context) error {
 		if s.Status().Status == StatusAvailable {
 			return nil
 		}
-		if err := s.replaceable(); err != nil {
-			return err
-		}
 		s.ask(ctx)
 		start := time.Now()
 		event := SleepEvent{Service: s.name}
-		release, err := s.hold(ctx)
+		err := s.replaceable()
 		if err == nil {
-			err = s.suspend(ctx, &event)
-			release()
+			var release func()
+			if release, err = s.hold(ctx); err == nil {
+				err = s.suspend(ctx, &event)
+				release()
+			}
 		}
 		event.Total, event.Err = time.Since(start), err
 		s.rt.lives.ServiceSlept(event)
