@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/torpor-run/torpor/cli"
+	"github.com/torpor-run/torpor/runtime/supervisor"
 )
 
 // sdks are the sources that torpor module new copies, named one by one, so that nothing comes along that a
@@ -27,5 +28,9 @@ import (
 var sdks embed.FS
 
 func main() {
+	// Begun again as the guard of a service's program: see package supervisor.
+	if code, guarded := supervisor.Guard(os.Args[1:]); guarded {
+		os.Exit(code)
+	}
 	os.Exit(cli.Run(context.Background(), sdks, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, os.Environ(), os.Args[1:]))
 }

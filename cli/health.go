@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,9 +16,6 @@ import (
 
 	"github.com/torpor-run/torpor/server"
 )
-
-// maxHealthBytes bounds the answer of whatever listens there.
-const maxHealthBytes = 4 << 20
 
 func (p *program) health() *cobra.Command {
 	var asJSON bool
@@ -49,25 +47,13 @@ container's health check.`,
 }
 
 func (p *program) runHealth(ctx context.Context, listen string, asJSON bool) error {
-	url := "http://" + reachable(listen) + "/_torpor/health"
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	body, status, err := ask(ctx, http.MethodGet, listen, "/_torpor/health")
 	if err != nil {
-		return usageError{fmt.Errorf("listen address %q: %w", listen, err)}
-	}
-	// Straight to the address: what listens on this machine is not behind a proxy.
-	transport := &http.Transport{DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		return fmt.Errorf("no torpor answers: %w", err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxHealthBytes))
-	if err != nil {
-		return fmt.Errorf("%s: %w", url, err)
+		return err
 	}
 	var h server.Health
 	if err := json.Unmarshal(body, &h); err != nil || h.Status == "" {
-		return fmt.Errorf("%s answered %s, and not as torpor does", url, resp.Status)
+		return fmt.Errorf("what listens on %s answered %d %s, and not as torpor does", listen, status, http.StatusText(status))
 	}
 	if asJSON {
 		if _, err := p.Out.Write(body); err != nil {
@@ -76,8 +62,8 @@ func (p *program) runHealth(ctx context.Context, listen string, asJSON bool) err
 	} else if err := printHealth(p.Out, h); err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("a service is not served: see above, or %s", url)
+	if status != http.StatusOK {
+		return errors.New("a service is not served: see above")
 	}
 	return nil
 }
@@ -99,6 +85,12 @@ func printHealth(w io.Writer, h server.Health) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "SERVICE\tSTATUS\tPART\tSTATE\tGENERATION\tUNSAVED FOR\tLAST GOOD SAVE\tLAST ERROR")
 	for _, s := range h.Services {
+		if s.Asleep {
+			s.Status = "asleep"
+		}
+		if len(s.Parts) == 0 {
+			fmt.Fprintf(tw, "%s\t%s\t\t\t\t\t\t%s\n", s.Name, s.Status, strings.ReplaceAll(s.Error, "\n", "; "))
+		}
 		for _, p := range s.Parts {
 			saved := "never"
 			if p.LastGoodSave != nil {

@@ -73,7 +73,7 @@ version, 5 not found, 6 data folder in use by another runtime, 7 limit passed.`,
 		}
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(p.serve(), p.inspect(), p.verify(), p.health(), p.module(), p.versionCommand())
+	root.AddCommand(p.serve(), p.inspect(), p.verify(), p.health(), p.sleep(), p.wake(), p.sync(), p.module(), p.config(), p.versionCommand())
 	return root
 }
 

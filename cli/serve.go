@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,9 +25,10 @@ import (
 
 	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/metrics"
-	"github.com/torpor-run/torpor/modules"
 	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/runtime/hooks"
 	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/supervisor"
 	"github.com/torpor-run/torpor/runtime/vfs"
 	"github.com/torpor-run/torpor/server"
 )
@@ -63,7 +66,12 @@ func (p *program) runServe(ctx context.Context, s *settings) (err error) {
 	ctx, stopSignals := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stopSignals()
 
-	h, err := p.assemble(ctx, s, logger)
+	scripts, err := hooks.New(hooks.Config{Folder: s.Init, Env: p.scriptEnv(s), Logger: logger})
+	if err != nil {
+		return err
+	}
+	_ = scripts.Run(ctx, hooks.Boot) // what goes wrong in a script is logged, shown at /_localstack/init, and stops nothing
+	h, err := p.assemble(ctx, s, logger, scripts)
 	if err == nil {
 		defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
 		err = p.runHouse(ctx, h, s, logger, stopSignals)
@@ -84,6 +92,7 @@ func (p *program) runHouse(ctx context.Context, h *house, s *settings, logger *s
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
 	err := p.listenAndServe(ctx, h, srv, s.Listen, logger)
+	_ = h.scripts.Run(context.WithoutCancel(ctx), hooks.Shutdown)
 
 	// From here on a second signal has its default effect: it ends the process at once.
 	stopSignals()
@@ -105,6 +114,7 @@ func (p *program) runHouse(ctx context.Context, h *house, s *settings, logger *s
 
 // listenAndServe starts the runtime and serves until ctx ends; then srv still has to be shut down.
 func (p *program) listenAndServe(ctx context.Context, h *house, srv *http.Server, address string, logger *slog.Logger) error {
+	_ = h.scripts.Run(ctx, hooks.Start)
 	if err := h.runtime.Start(ctx); err != nil {
 		return err
 	}
@@ -117,6 +127,9 @@ func (p *program) listenAndServe(ctx context.Context, h *house, srv *http.Server
 	go func() { served <- srv.Serve(listener) }()
 	// On standard output, so that a script can take the address from it when the port was 0.
 	fmt.Fprintf(p.Out, "torpor %s is listening on http://%s\n", Version, listener.Addr())
+	var ready sync.WaitGroup
+	ready.Go(func() { _ = h.scripts.Run(ctx, hooks.Ready) })
+	defer ready.Wait()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve: %w", err)
@@ -129,6 +142,7 @@ func (p *program) listenAndServe(ctx context.Context, h *house, srv *http.Server
 type house struct {
 	runtime *runtime.Runtime
 	handler http.Handler
+	scripts *hooks.Hooks
 	closers []func(context.Context) error // in the order they were opened
 }
 
@@ -142,16 +156,16 @@ func (h *house) close(ctx context.Context) error {
 
 // assemble builds host, state directory, services, runtime, metrics and server. After an error nothing
 // is left open.
-func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger) (_ *house, err error) {
-	h := &house{}
+func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger, scripts *hooks.Hooks) (_ *house, err error) {
+	h := &house{scripts: scripts}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, h.close(context.WithoutCancel(ctx)))
 		}
 	}()
 	reg := prometheus.NewRegistry()
-	b := version()
-	m, err := metrics.New(reg, metrics.Build{Version: b.Version, Revision: b.Revision, GoVersion: b.GoVersion})
+	v := version()
+	m, err := metrics.New(reg, metrics.Build{Version: v.Version, Revision: v.Revision, GoVersion: v.GoVersion})
 	if err != nil {
 		return nil, err
 	}
@@ -160,64 +174,100 @@ func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger
 	}
 
 	cfg := runtime.Config{Logger: logger, Observer: m}
-	services := embeddedServices(logger)
+	b := &builder{ports: new(supervisor.Ports), logger: logger}
 	if s.Persistence {
-		if err := h.openState(ctx, s, logger, m, &cfg, services); err != nil {
+		err = h.openState(ctx, s, m, &cfg, b)
+	} else {
+		err = h.openScratch(b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var services []*built
+	for _, sc := range s.Services {
+		svc, err := b.build(ctx, sc)
+		if err != nil {
 			return nil, err
 		}
-	}
-	backends := map[string]http.Handler{}
-	for _, e := range services {
-		own := s.service(e.name)
-		e.part.Proof, e.part.Compression = own.Proof, own.Compression
-		cfg.Services = append(cfg.Services, runtime.ServiceConfig{Name: e.name, Parts: []runtime.PartConfig{e.part},
-			Save: own.Save, Load: own.Load, FlushInterval: own.FlushInterval, HoldTimeout: own.HoldTimeout})
-		backends[e.name] = e.handler
+		h.closers = append(h.closers, func(context.Context) error { return svc.closeAll() })
+		services = append(services, svc)
+		cfg.Services = append(cfg.Services, svc.runtime)
 	}
 	if h.runtime, err = runtime.New(cfg); err != nil {
 		return nil, err
 	}
+	for i, s := range services {
+		s.exited = h.runtime.Services()[i].ProcessExited
+	}
 	if err := m.Watch(reg, h.runtime); err != nil {
 		return nil, err
 	}
-	h.handler = server.New(server.Config{Runtime: h.runtime, Backends: backends, Default: serviceS3,
-		Metrics:  promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, Registry: reg}),
-		Observer: m, Logger: logger, Version: Version, Session: session(), Started: time.Now()})
-	return h, nil
+	out := server.Config{Runtime: h.runtime, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, Registry: reg}),
+		Init: server.Init(scripts), Observer: m, Logger: logger, Version: Version, Session: session(), Started: time.Now()}
+	if err := publish(&out, services, logger); err != nil {
+		return nil, err
+	}
+	h.handler, err = server.New(out)
+	return h, err
 }
 
-// openState opens the state directory and the host and gives every part its serializer.
-func (h *house) openState(ctx context.Context, s *settings, logger *slog.Logger, m *metrics.Metrics, cfg *runtime.Config, services []embedded) error {
+// openScratch gives services folders that last as long as the process: persistence is disabled.
+func (h *house) openScratch(b *builder) (err error) {
+	b.data, err = os.MkdirTemp("", "torpor-")
+	if err != nil {
+		return fmt.Errorf("folder for services: %w", err)
+	}
+	h.closers = append(h.closers, func(context.Context) error { return os.RemoveAll(b.data) })
+	return nil
+}
+
+// openState opens the state directory and the host.
+func (h *house) openState(ctx context.Context, s *settings, m *metrics.Metrics, cfg *runtime.Config, b *builder) error {
 	fsys, err := vfs.OS(s.Data)
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w; choose another with --data, or turn persistence off with PERSISTENCE=0", s.Data, err)
 	}
 	h.closers = append(h.closers, func(context.Context) error { return fsys.Close() })
-	dir, err := statedir.Open(fsys, statedir.Options{Logger: logger, Keep: s.Generations})
+	dir, err := statedir.Open(fsys, statedir.Options{Logger: cfg.Logger, Keep: s.Generations})
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w", s.Data, err)
 	}
 	h.closers = append(h.closers, func(context.Context) error { return dir.Close() })
-	hosting := hostConfig(s, logger)
+	hosting := hostConfig(s, cfg.Logger)
 	hosting.Observer = m
 	wasm, err := host.New(ctx, hosting)
 	if err != nil {
 		return err
 	}
 	h.closers = append(h.closers, wasm.Close)
-	records, err := wasm.Compile(ctx, "records", modules.Records())
+	all, err := keptModules(fsys)
 	if err != nil {
 		return err
-	}
-	prepareKept(ctx, wasm, dir, logger)
-	for i := range services {
-		services[i].part.Serializer = records
 	}
 	cfg.Dir = dir
 	cfg.Compile = func(ctx context.Context, name string, b []byte) (runtime.Serializer, error) {
 		return wasm.Compile(ctx, name, b)
 	}
-	return nil
+	b.serializers = namedSerializers(cfg.Compile, all, func(k kept) ([]byte, error) { return k.read(fsys) })
+	prepareKept(ctx, wasm, dir, cfg.Logger)
+	data, err := filepath.Abs(s.Data)
+	b.data = filepath.Join(data, "state")
+	return err
+}
+
+// scriptEnv is the environment of init scripts: that of this process, and where to find it, unless the port is
+// not known yet.
+func (p *program) scriptEnv(s *settings) []string {
+	_, port, _ := net.SplitHostPort(s.Listen)
+	if port == "0" {
+		return p.environ
+	}
+	url := "http://127.0.0.1:" + port
+	env := append(slices.Clone(p.environ), "TORPOR_URL="+url)
+	if p.env("AWS_ENDPOINT_URL") == "" {
+		env = append(env, "AWS_ENDPOINT_URL="+url)
+	}
+	return env
 }
 
 // prepareKept has the modules that older states were written by compiled in the background, before a first

@@ -1,8 +1,7 @@
 package cli
 
 import (
-	"log/slog"
-	"net/http"
+	"context"
 
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/server/embedded/s3"
@@ -17,19 +16,17 @@ const serviceS3 = "s3"
 // knownServices are the services the configuration may speak of.
 func knownServices() []string { return []string{serviceS3} }
 
-// embedded is a service that runs in this process: what answers its requests, and its one part, whose
-// serializer serve adds.
-type embedded struct {
-	name    string
-	handler http.Handler
-	part    runtime.PartConfig
-}
-
-// embeddedServices starts them, empty.
-func embeddedServices(logger *slog.Logger) []embedded {
+// embed makes the service that is in this process, empty.
+func (b *builder) embed(ctx context.Context, s *built) (err error) {
 	dirty := new(runtime.Dirty)
-	store := s3.New(s3.Options{Logger: logger, OnChange: func(bucket, key string) { dirty.Mark(bucket + "/" + key) }})
-	return []embedded{{name: serviceS3, handler: store.Handler(), part: runtime.PartConfig{
-		Name: partStore, Source: store, Dirty: dirty, Schema: s3.Schema, Settings: map[string]any{"schema": s3.Schema},
-	}}}
+	store := s3.New(s3.Options{Logger: b.logger, OnChange: func(bucket, key string) { dirty.Mark(bucket + "/" + key) }})
+	part := runtime.PartConfig{Name: partStore, Source: store, Dirty: dirty, SelfMarking: true, Schema: s3.Schema,
+		Settings: map[string]any{"schema": s3.Schema}, Proof: s.config.Proof, Compression: s.config.Compression}
+	if b.serializers != nil {
+		if part.Serializer, err = b.serializers(ctx, "records"); err != nil {
+			return err
+		}
+	}
+	s.runtime.Parts, s.handler = []runtime.PartConfig{part}, store.Handler()
+	return nil
 }

@@ -4,22 +4,24 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/env/v2"
-	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/providers/posflag"
 	"github.com/knadh/koanf/v2"
 	"github.com/spf13/pflag"
 
+	"github.com/torpor-run/torpor/cli/config"
 	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/statedir"
@@ -34,6 +36,11 @@ type setting struct {
 	perService bool   // may also stand under services.<name>
 	perModule  bool   // may also stand under modules.<name>
 	usage      string
+
+	// What the file may hold; limits say it themselves.
+	kind        config.Kind
+	values      []string
+	least, most int64
 }
 
 func (s setting) flag() string { return strings.ReplaceAll(s.key, "_", "-") }
@@ -47,64 +54,109 @@ const (
 // maxGenerations is how many generations can be kept: each is a file of the size of the state.
 const maxGenerations = 1000
 
+// maxDrainTimeout is how long a stop may wait for requests.
+const maxDrainTimeout = time.Hour
+
 // settingsTable is every setting there is. README.md has the same table, and a test compares them.
 func settingsTable() []setting {
 	return append([]setting{
 		{key: "listen", def: "127.0.0.1:4566", usage: "address and port to listen on; port 0 takes a free one"},
 		{key: "data", def: ".torpor", usage: "folder the state is kept in"},
 		{key: "cache", def: "", usage: "folder for compiled modules, private to this user (default: cache in the data folder)"},
-		{key: configKey, def: "", usage: "configuration file (YAML)"},
-		{key: "persistence", def: "1", localstack: "PERSISTENCE", usage: "1: state is saved and loaded; 0: nothing is read or written"},
+		{key: configKey, def: "", usage: "configuration file (YAML; default: " + config.DefaultFile + " if there is one)"},
+		{key: "init", def: "/etc/localstack/init", usage: "folder of init scripts, with boot.d, start.d, ready.d and shutdown.d; it need not be there"},
+		{key: "persistence", def: "1", localstack: "PERSISTENCE", kind: config.Switch, usage: "1: state is saved and loaded; 0: nothing is read or written"},
 		{key: "save_strategy", def: string(runtime.SaveScheduled), localstack: "SNAPSHOT_SAVE_STRATEGY", perService: true,
-			usage: "when state is saved: " + names(runtime.SaveStrategies())},
+			kind: config.Choice, values: words(runtime.SaveStrategies()), usage: "when state is saved: " + names(runtime.SaveStrategies())},
 		{key: "load_strategy", def: string(runtime.LoadOnRequest), localstack: "SNAPSHOT_LOAD_STRATEGY", perService: true,
-			usage: "when state is loaded: " + names(runtime.LoadStrategies())},
+			kind: config.Choice, values: words(runtime.LoadStrategies()), usage: "when state is loaded: " + names(runtime.LoadStrategies())},
 		{key: "flush_interval", def: "15", localstack: "SNAPSHOT_FLUSH_INTERVAL", perService: true,
+			kind: config.Duration, least: int64(runtime.MinFlushInterval), most: int64(runtime.MaxFlushInterval),
 			usage: "how often changed services are saved with SCHEDULED: seconds, or a duration such as 500ms"},
-		{key: "hold_timeout", def: "5", perService: true, usage: "how long a save may wait for requests under way: seconds, or a duration"},
-		{key: "proof", def: string(runtime.ProofFull), perService: true, usage: "which saves are proved by loading them again: " + names(runtime.Proofs())},
-		{key: "compression", def: runtime.Compressions()[0], perService: true, usage: "how state files are compressed, from the next full save on: " + names(runtime.Compressions())},
-		{key: "drain_timeout", def: "3", usage: "how long requests under way may go on when stopping; the last save then takes what it needs: seconds, or a duration"},
-		{key: "generations", def: strconv.Itoa(statedir.DefaultKeep), usage: "how many full saves of each part are kept, the newest included"},
-		{key: "log_level", def: "info", usage: "debug, info, warn or error"},
-		{key: "log_format", def: "auto", usage: "auto (colour on a terminal), text or json"},
+		{key: "hold_timeout", def: "5", perService: true, kind: config.Duration, least: int64(config.MinHoldTimeout), most: int64(config.MaxHoldTimeout),
+			usage: "how long a save may wait for requests under way: seconds, or a duration"},
+		{key: "proof", def: string(runtime.ProofFull), perService: true, kind: config.Choice, values: words(runtime.Proofs()),
+			usage: "which saves are proved by loading them again: " + names(runtime.Proofs())},
+		{key: "compression", def: runtime.Compressions()[0], perService: true, kind: config.Choice, values: runtime.Compressions(),
+			usage: "how state files are compressed, from the next full save on: " + names(runtime.Compressions())},
+		{key: "drain_timeout", def: "3", kind: config.Duration, most: int64(maxDrainTimeout),
+			usage: "how long requests under way may go on when stopping; the last save then takes what it needs: seconds, or a duration"},
+		{key: "generations", def: strconv.Itoa(statedir.DefaultKeep), kind: config.Number, least: 1, most: maxGenerations,
+			usage: "how many full saves of each part are kept, the newest included"},
+		{key: "log_level", def: "info", kind: config.Choice, values: logLevels(), usage: "debug, info, warn or error"},
+		{key: "log_format", def: "auto", kind: config.Choice, values: logFormats(), usage: "auto (colour on a terminal), text or json"},
 	}, limitSettings()...)
 }
 
-func names[T ~string](all []T) string {
+func logLevels() []string  { return []string{"debug", "info", "warn", "error"} }
+func logFormats() []string { return []string{"auto", "text", "json"} }
+
+func words[T ~string](all []T) []string {
 	s := make([]string, len(all))
 	for i, v := range all {
 		s[i] = string(v)
 	}
-	return strings.Join(s, ", ")
+	return s
+}
+
+func names[T ~string](all []T) string { return strings.Join(words(all), ", ") }
+
+// configForm is what a configuration file may hold; known are the services that run in this process.
+func configForm(known []string) config.Form {
+	form := config.Form{Embedded: known}
+	for _, s := range settingsTable() {
+		if s.key == configKey { // a file does not name files
+			continue
+		}
+		c := config.Setting{Key: s.key, About: s.usage, Default: s.def, Kind: s.kind, Values: s.values, Least: s.least, Most: s.most, Module: s.perModule}
+		for _, m := range limitTable() {
+			if m.key == s.key {
+				b := m.bound(&host.Limits{})
+				c.Kind, c.Least, c.Most = m.unit.kind(), b.Min, b.Max
+			}
+		}
+		form.Settings = append(form.Settings, c)
+	}
+	return form
+}
+
+// kind is how the configuration file has what a unit counts.
+func (u unit) kind() config.Kind {
+	switch u {
+	case duration:
+		return config.Duration
+	case byteCount:
+		return config.Size
+	}
+	return config.Number
 }
 
 // settings is the configuration of one run, checked.
 type settings struct {
+	ConfigFile          string // the file that was read; "" for none
 	Listen, Data, Cache string
+	Init                string // folder of init scripts
 	Persistence         bool
 	DrainTimeout        time.Duration
 	Generations         int
 	LogLevel, LogFormat string
-	services            map[string]serviceSettings
+	Services            []config.Service // ordered by name, the embedded ones among them; none in commands that run none
 	base                serviceSettings
 	limits              host.Limits
 	modules             map[string]host.Limits // of modules that have some of their own
+	document            *config.Document       // that Services come from
+	values              map[string]any         // all that is not a service's, as the file would have it
 }
 
-type serviceSettings struct {
-	Save          runtime.SaveStrategy
-	Load          runtime.LoadStrategy
-	FlushInterval time.Duration
-	HoldTimeout   time.Duration
-	Proof         runtime.Proof
-	Compression   string
-}
+// serviceSettings say when and how a service is saved and loaded.
+type serviceSettings = config.Strategies
 
-// service gives the settings of one service.
+// service gives the strategies of one service.
 func (s *settings) service(name string) serviceSettings {
-	if own, ok := s.services[name]; ok {
-		return own
+	for _, own := range s.Services {
+		if own.Name == name {
+			return own.Strategies
+		}
 	}
 	return s.base
 }
@@ -116,8 +168,12 @@ func addFlags(flags *pflag.FlagSet) {
 	}
 }
 
+// withoutServices annotates --config in commands that run no services.
+const withoutServices = "without services"
+
 // addFlagsFor gives flags the settings named and the configuration file. The others are read, so that
-// environment and file may hold them, but are not shown.
+// environment and file may hold them, but are not shown. Services are left out: a command that runs none must
+// not fail where a variable that only they need is not set.
 func addFlagsFor(flags *pflag.FlagSet, keys ...string) {
 	addFlags(flags)
 	for _, s := range settingsTable() {
@@ -125,10 +181,12 @@ func addFlagsFor(flags *pflag.FlagSet, keys ...string) {
 			_ = flags.MarkHidden(s.flag())
 		}
 	}
+	_ = flags.SetAnnotation(configKey, withoutServices, []string{"true"})
 }
 
 // readSettings merges defaults, configuration file, environment and flags, and checks everything. known
-// are the services there are. Every error is a usageError and names the setting and what is allowed.
+// are the services that run in this process. The error is a usageError with every mistake there is; each names
+// the setting, where it comes from and what is allowed.
 func readSettings(flags *pflag.FlagSet, environ []string, known []string) (*settings, error) {
 	s, err := mergeSettings(flags, environ, known)
 	if err != nil {
@@ -137,6 +195,7 @@ func readSettings(flags *pflag.FlagSet, environ []string, known []string) (*sett
 	return s, nil
 }
 
+// mergeSettings reads settings as [readSettings] does.
 func mergeSettings(flags *pflag.FlagSet, environ []string, known []string) (*settings, error) {
 	table := settingsTable()
 	from := origins{}
@@ -160,39 +219,68 @@ func mergeSettings(flags *pflag.FlagSet, environ []string, known []string) (*set
 	if err != nil {
 		return nil, err
 	}
-	k := koanf.New(".")
+	doc, path, fileErr := readDocument(configForm(known), strong)
+	inFile := map[string]any{}
+	for key, v := range doc.Values() {
+		inFile[key] = v
+		if from[key] == "" {
+			from[key] = doc.Where(key)
+		}
+	}
+	for _, key := range []string{"data", "cache", "init"} { // as all relative folders in a file
+		if v, ok := inFile[key].(string); ok && !filepath.IsAbs(v) {
+			inFile[key] = filepath.Join(filepath.Dir(path), v)
+		}
+	}
 	defaults := map[string]any{}
 	for _, s := range table {
 		defaults[s.key] = s.def
 	}
-	if err := k.Load(confmap.Provider(defaults, "."), nil); err != nil {
-		return nil, err
-	}
-	path := strong.String(configKey)
-	if path != "" {
-		f := koanf.New(".")
-		if err := f.Load(file.Provider(path), yaml.Parser()); err != nil {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil, fmt.Errorf("configuration file %s does not exist", path)
-			}
-			return nil, fmt.Errorf("configuration file %s: %w", path, err)
-		}
-		if err := checkFile(path, table, f, known); err != nil {
+	k := koanf.New(".")
+	for _, values := range []map[string]any{defaults, inFile} {
+		if err := k.Load(confmap.Provider(values, "."), nil); err != nil {
 			return nil, err
-		}
-		if err := k.Merge(f); err != nil {
-			return nil, err
-		}
-		for _, key := range f.Keys() {
-			if from[key] == "" {
-				from[key] = path + ": " + key
-			}
 		}
 	}
 	if err := k.Merge(strong); err != nil {
 		return nil, err
 	}
-	return parseSettings(k, known, from)
+	s, err := parseSettings(k, from)
+	s.ConfigFile, s.document, s.values = path, doc, k.Raw()
+	if f := flags.Lookup(configKey); f != nil && len(f.Annotations[withoutServices]) > 0 {
+		return s, errors.Join(fileErr, err)
+	}
+	var servicesErr error
+	s.Services, servicesErr = doc.Services(s.base, environ)
+	return s, errors.Join(fileErr, err, servicesErr)
+}
+
+// readDocument reads the configuration file that flags or environment name, or the one in the current folder
+// if there is one. An empty --config is for none. After an error it gives what could be read.
+func readDocument(form config.Form, strong *koanf.Koanf) (_ *config.Document, path string, _ error) {
+	path, named := strong.String(configKey), strong.Exists(configKey)
+	if !named {
+		path = config.DefaultFile
+	}
+	if path == "" {
+		return config.Empty(form), "", nil
+	}
+	f, err := os.Open(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
+		return config.Empty(form), "", nil
+	case errors.Is(err, fs.ErrNotExist):
+		return config.Empty(form), path, fmt.Errorf("configuration file %s does not exist", path)
+	case err != nil:
+		return config.Empty(form), path, fmt.Errorf("configuration file: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, config.MaxBytes+1))
+	if err != nil {
+		return config.Empty(form), path, fmt.Errorf("configuration file: %w", err)
+	}
+	doc, err := config.Read(form, path, b)
+	return doc, path, err
 }
 
 // origins says, by key, where a value comes from, as its author would look for it.
@@ -239,127 +327,48 @@ func fromEnvironment(table []setting, environ []string, from origins) (koanf.Pro
 	}), nil
 }
 
-// checkFile refuses keys that are no settings.
-func checkFile(path string, table []setting, f *koanf.Koanf, known []string) error {
-	var global, per, limits []string
-	for _, s := range table {
-		if s.key != configKey {
-			global = append(global, s.key)
-		}
-		if s.perService {
-			per = append(per, s.key)
-		}
-		if s.perModule {
-			limits = append(limits, s.key)
-		}
-	}
-	for _, key := range f.Keys() {
-		rest, inService := strings.CutPrefix(key, "services.")
-		name, leaf, isLeaf := strings.Cut(rest, ".")
-		empty := f.Get(key) == nil || f.Get(key) == "" || isEmptyMap(f.Get(key))
-		if rest, inModule := strings.CutPrefix(key, "modules."); inModule {
-			if _, leaf, _ := strings.Cut(rest, "."); !slices.Contains(limits, leaf) && !empty {
-				return fmt.Errorf("configuration file %s: %s is not known; a module may have %s", path, key, strings.Join(limits, ", "))
-			}
-			continue
-		}
-		switch {
-		case inService && !slices.Contains(known, name):
-			return fmt.Errorf("configuration file %s: services.%s: no such service; there are %s", path, name, strings.Join(known, ", "))
-		case (inService && !isLeaf || key == "services" || key == "modules") && empty: // all of it is commented out
-			continue
-		case inService && !isLeaf, key == "services":
-			return fmt.Errorf("configuration file %s: %s is %v; it must hold settings, such as %s", path, key, f.Get(key), per[0])
-		case inService && !slices.Contains(per, leaf):
-			return fmt.Errorf("configuration file %s: %s is not known; a service may have %s", path, key, strings.Join(per, ", "))
-		case !inService && !slices.Contains(global, key):
-			return fmt.Errorf("configuration file %s: %s is not known; there are %s, services, modules", path, key, strings.Join(global, ", "))
-		}
-		switch v := f.Get(key).(type) {
-		case []any, map[string]any:
-			return fmt.Errorf("configuration file %s: %s is %v; it must be one value", path, key, v)
-		}
-	}
-	return nil
-}
-
-func isEmptyMap(v any) bool {
-	m, ok := v.(map[string]any)
-	return ok && len(m) == 0
-}
-
-func parseSettings(k *koanf.Koanf, known []string, from origins) (*settings, error) {
-	s := &settings{Listen: k.String("listen"), Data: k.String("data"), Cache: k.String("cache"),
-		LogLevel: strings.ToLower(k.String("log_level")), LogFormat: strings.ToLower(k.String("log_format")), services: map[string]serviceSettings{}}
+// parseSettings reads what was merged. After an error the settings have what could be read.
+func parseSettings(k *koanf.Koanf, from origins) (*settings, error) {
+	s := &settings{Listen: k.String("listen"), Data: k.String("data"), Cache: k.String("cache"), Init: k.String("init"),
+		LogLevel: strings.ToLower(k.String("log_level")), LogFormat: strings.ToLower(k.String("log_format"))}
 	var err error
-	if err := checkAddress(from.name("listen"), s.Listen); err != nil {
-		return nil, err
-	}
+	errs := []error{checkAddress(from.name("listen"), s.Listen)}
 	if s.Data == "" {
-		return nil, fmt.Errorf("%s is empty; it must name a folder", from.name("data"))
+		errs = append(errs, fmt.Errorf("%s is empty; it must name a folder", from.name("data")))
 	}
-	if s.Persistence, err = parseSwitch(from.name("persistence"), k.String("persistence")); err != nil {
-		return nil, err
-	}
-	if s.DrainTimeout, err = parseDuration(from.name("drain_timeout"), k.String("drain_timeout"), 0, time.Hour); err != nil {
-		return nil, err
-	}
+	s.Persistence, err = parseSwitch(from.name("persistence"), k.String("persistence"))
+	errs = append(errs, err)
+	s.DrainTimeout, err = parseDuration(from.name("drain_timeout"), k.String("drain_timeout"), 0, maxDrainTimeout)
+	errs = append(errs, err)
 	if s.Generations, err = strconv.Atoi(k.String("generations")); err != nil || s.Generations < 1 || s.Generations > maxGenerations {
-		return nil, fmt.Errorf("%s is %q; allowed are 1 to %d", from.name("generations"), k.String("generations"), maxGenerations)
+		errs = append(errs, fmt.Errorf("%s is %q; allowed are 1 to %d", from.name("generations"), k.String("generations"), maxGenerations))
 	}
 	for _, c := range []struct {
 		key, value string
 		allowed    []string
 	}{
-		{"log_level", s.LogLevel, []string{"debug", "info", "warn", "error"}},
-		{"log_format", s.LogFormat, []string{"auto", "text", "json"}},
+		{"log_level", s.LogLevel, logLevels()},
+		{"log_format", s.LogFormat, logFormats()},
 	} {
 		if !slices.Contains(c.allowed, c.value) {
-			return nil, fmt.Errorf("%s is %q; allowed are %s", from.name(c.key), k.String(c.key), strings.Join(c.allowed, ", "))
+			errs = append(errs, fmt.Errorf("%s is %q; allowed are %s", from.name(c.key), k.String(c.key), strings.Join(c.allowed, ", ")))
 		}
 	}
-	if s.base, err = parseService(k, "", from); err != nil {
-		return nil, err
-	}
-	for _, name := range known {
-		if s.services[name], err = parseService(k, "services."+name+".", from); err != nil {
-			return nil, err
-		}
-	}
-	return s, s.parseLimits(k, from)
+	s.base, err = parseStrategies(k, from)
+	errs = append(errs, err, s.parseLimits(k, from))
+	return s, errors.Join(errs...)
 }
 
-// parseService reads a service's settings, each falling back to the one for all services.
-func parseService(k *koanf.Koanf, prefix string, from origins) (out serviceSettings, err error) {
-	get := func(key string) (name, value string) {
-		if prefix != "" && k.Exists(prefix+key) {
-			key = prefix + key
-		}
-		return from.name(key), k.String(key)
-	}
-	name, v := get("save_strategy")
-	if out.Save, err = runtime.Parse(name, v, runtime.SaveStrategies()); err != nil {
-		return out, err
-	}
-	name, v = get("load_strategy")
-	if out.Load, err = runtime.Parse(name, v, runtime.LoadStrategies()); err != nil {
-		return out, err
-	}
-	name, v = get("proof")
-	if out.Proof, err = runtime.Parse(name, v, runtime.Proofs()); err != nil {
-		return out, err
-	}
-	name, v = get("compression")
-	if out.Compression, err = runtime.Parse(name, v, runtime.Compressions()); err != nil {
-		return out, err
-	}
-	name, v = get("flush_interval")
-	if out.FlushInterval, err = parseDuration(name, v, runtime.MinFlushInterval, runtime.MaxFlushInterval); err != nil {
-		return out, err
-	}
-	name, v = get("hold_timeout")
-	out.HoldTimeout, err = parseDuration(name, v, time.Millisecond, time.Hour)
-	return out, err
+// parseStrategies reads what is said for all services.
+func parseStrategies(k *koanf.Koanf, from origins) (out serviceSettings, _ error) {
+	errs := make([]error, 6)
+	out.Save, errs[0] = runtime.Parse(from.name("save_strategy"), k.String("save_strategy"), runtime.SaveStrategies())
+	out.Load, errs[1] = runtime.Parse(from.name("load_strategy"), k.String("load_strategy"), runtime.LoadStrategies())
+	out.FlushInterval, errs[2] = parseDuration(from.name("flush_interval"), k.String("flush_interval"), runtime.MinFlushInterval, runtime.MaxFlushInterval)
+	out.HoldTimeout, errs[3] = parseDuration(from.name("hold_timeout"), k.String("hold_timeout"), config.MinHoldTimeout, config.MaxHoldTimeout)
+	out.Proof, errs[4] = runtime.Parse(from.name("proof"), k.String("proof"), runtime.Proofs())
+	out.Compression, errs[5] = runtime.Parse(from.name("compression"), k.String("compression"), runtime.Compressions())
+	return out, errors.Join(errs...)
 }
 
 // checkAddress checks an address to listen on. An empty one would be any port of all addresses.
@@ -387,10 +396,7 @@ func parseSwitch(name, v string) (bool, error) {
 
 // parseDuration takes seconds, as LocalStack does, or a Go duration.
 func parseDuration(name, v string, least, most time.Duration) (time.Duration, error) {
-	d, err := time.ParseDuration(v)
-	if seconds, numErr := strconv.ParseFloat(v, 64); numErr == nil && seconds < 1e9 {
-		d, err = time.Duration(seconds*float64(time.Second)), nil
-	}
+	d, err := config.ParseDuration(v)
 	if err != nil || d < least || d > most {
 		return 0, fmt.Errorf("%s is %q; allowed are seconds or a duration such as 500ms, from %v to %v", name, v, least, most)
 	}

@@ -6,12 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/torpor-run/torpor/cli/config"
 	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/runtime"
 )
@@ -43,11 +45,16 @@ func TestSettingsDefaults(t *testing.T) {
 	}
 	each := serviceSettings{Save: runtime.SaveScheduled, Load: runtime.LoadOnRequest, FlushInterval: 15 * time.Second,
 		HoldTimeout: 5 * time.Second, Proof: runtime.ProofFull, Compression: "none"}
-	want := &settings{Listen: "127.0.0.1:4566", Data: ".torpor", Persistence: true, DrainTimeout: 3 * time.Second, Generations: 2,
-		LogLevel: "info", LogFormat: "auto", base: each, services: map[string]serviceSettings{"s3": each, "kinesis": each}, modules: map[string]host.Limits{}}
+	want := &settings{Listen: "127.0.0.1:4566", Data: ".torpor", Init: "/etc/localstack/init", Persistence: true, DrainTimeout: 3 * time.Second, Generations: 2,
+		LogLevel: "info", LogFormat: "auto", base: each, modules: map[string]host.Limits{}}
+	for _, name := range []string{"kinesis", "s3"} {
+		want.Services = append(want.Services, config.Service{Name: name, Embedded: true, WakeTimeout: time.Minute, Upgraded: config.UpgradedRelease,
+			Reads: config.Reads{Methods: []string{"GET", "HEAD", "OPTIONS", "TRACE"}}, Strategies: each})
+	}
 	for _, b := range want.limits.Bounds() {
 		*b.Value = b.Default
 	}
+	s.document, s.values = nil, nil
 	if !reflect.DeepEqual(s, want) {
 		t.Errorf("the defaults are\n%+v, want\n%+v", s, want)
 	}
@@ -94,6 +101,7 @@ func TestSettingsEverywhere(t *testing.T) {
 		{"listen", "127.0.0.1:0", func(s *settings) any { return s.Listen }, "127.0.0.1:0"},
 		{"data", "/var/lib/torpor", func(s *settings) any { return s.Data }, "/var/lib/torpor"},
 		{"cache", "/var/cache/torpor", func(s *settings) any { return cacheDir(s) }, "/var/cache/torpor"},
+		{"init", "/srv/init", func(s *settings) any { return s.Init }, "/srv/init"},
 		{"persistence", "0", func(s *settings) any { return s.Persistence }, false},
 		{"save_strategy", "manual", func(s *settings) any { return s.base.Save }, runtime.SaveManual},
 		{"load_strategy", "on_startup", func(s *settings) any { return s.base.Load }, runtime.LoadOnStartup},
@@ -211,6 +219,71 @@ services:
 	}
 }
 
+// TestServicesOfTheFile: services stand in the order of names, the embedded one among them, and fall back to what
+// is said for all, wherever that is said.
+func TestServicesOfTheFile(t *testing.T) {
+	s, path, err := read(t, []string{"--flush-interval", "3"}, []string{"TOKEN=secret", "PATH=/bin"}, `
+save_strategy: MANUAL
+data: state
+services:
+  zoo: {upstream: "http://127.0.0.1:9", proof: off}
+  animals:
+    run: {command: [animals], env: {TOKEN: "${TOKEN}"}}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, svc := range s.Services {
+		names = append(names, svc.Name)
+		if svc.Save != runtime.SaveManual || svc.FlushInterval != 3*time.Second || s.service(svc.Name) != svc.Strategies {
+			t.Errorf("%s has %+v", svc.Name, svc.Strategies)
+		}
+	}
+	if got := strings.Join(names, " "); got != "animals kinesis s3 zoo" {
+		t.Errorf("the services are %s", got)
+	}
+	if got := s.service("zoo").Proof; got != runtime.ProofOff {
+		t.Errorf("zoo's proof is %s", got)
+	}
+	if got := s.Services[0].Run.Env; !slices.Equal(got, []string{"PATH=/bin", "TOKEN=secret"}) {
+		t.Errorf("the environment is %q", got)
+	}
+	if s.ConfigFile != path || s.Data != filepath.Join(filepath.Dir(path), "state") {
+		t.Errorf("file %s, data %s", s.ConfigFile, s.Data)
+	}
+}
+
+// TestFileOfTheFolder: torpor.yaml in the current folder is read, unless another is named, or none.
+func TestFileOfTheFolder(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, c := range []struct{ name, text string }{{"torpor.yaml", "generations: 7\n"}, {"other.yaml", "generations: 8\n"}} {
+		if err := os.WriteFile(c.name, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name           string
+		flags, environ []string
+		file           string
+		want           int
+	}{
+		{"by itself", nil, nil, "torpor.yaml", 7},
+		{"another by flag", []string{"--config", "other.yaml"}, nil, "other.yaml", 8},
+		{"another by variable", nil, []string{"TORPOR_CONFIG=other.yaml"}, "other.yaml", 8},
+		{"none by flag", []string{"--config="}, []string{"TORPOR_CONFIG=other.yaml"}, "", 2},
+		{"an empty variable is not set", nil, []string{"TORPOR_CONFIG="}, "torpor.yaml", 7},
+	} {
+		s, _, err := read(t, c.flags, c.environ, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.ConfigFile != c.file || s.Generations != c.want {
+			t.Errorf("%s: read %q, generations %d", c.name, s.ConfigFile, s.Generations)
+		}
+	}
+}
+
 func TestCacheLiesInTheDataFolder(t *testing.T) {
 	s, _, err := read(t, []string{"--data", "here"}, nil, "")
 	if err != nil {
@@ -233,8 +306,8 @@ func TestMistakenSettings(t *testing.T) {
 		{"value by flag", []string{"--save-strategy", "NEVER"}, nil, "", []string{`--save-strategy is "NEVER"`, "SCHEDULED, ON_REQUEST, ON_SHUTDOWN, MANUAL"}},
 		{"value by variable", nil, []string{"TORPOR_LOAD_STRATEGY=later"}, "", []string{`$TORPOR_LOAD_STRATEGY is "later"`, "ON_REQUEST, ON_STARTUP, MANUAL"}},
 		{"value by LocalStack's variable", nil, []string{"SNAPSHOT_SAVE_STRATEGY=x"}, "", []string{`$SNAPSHOT_SAVE_STRATEGY is "x"`, "SCHEDULED"}},
-		{"value in the file", nil, nil, "proof: some\n", []string{`FILE: proof is "some"`, "full, sampled, off"}},
-		{"value of a service", nil, nil, "services: {s3: {proof: some}}\n", []string{`FILE: services.s3.proof is "some"`, "full, sampled, off"}},
+		{"value in the file", nil, nil, "proof: some\n", []string{`FILE:1: proof is "some"`, "full, sampled, off"}},
+		{"value of a service", nil, nil, "services: {s3: {proof: some}}\n", []string{`FILE:1: services.s3.proof is "some"`, "full, sampled, off"}},
 		{"persistence", nil, []string{"PERSISTENCE=yes"}, "", []string{`$PERSISTENCE is "yes"`, "1, true, 0, false"}},
 		{"interval, no number", nil, []string{"SNAPSHOT_FLUSH_INTERVAL=often"}, "", []string{`$SNAPSHOT_FLUSH_INTERVAL is "often"`, "seconds", "500ms", "100ms to 24h"}},
 		{"interval too short", []string{"--flush-interval", "0.01"}, nil, "", []string{`--flush-interval is "0.01"`, "100ms"}},
@@ -243,27 +316,33 @@ func TestMistakenSettings(t *testing.T) {
 		{"interval that is no number", []string{"--flush-interval", "NaN"}, nil, "", []string{`--flush-interval is "NaN"`}},
 		{"hold time", []string{"--hold-timeout", "-1"}, nil, "", []string{`--hold-timeout is "-1"`, "1ms to 1h"}},
 		{"drain time", []string{"--drain-timeout", "2h"}, nil, "", []string{`--drain-timeout is "2h"`, "1h"}},
-		{"compression", nil, nil, "compression: gzip\n", []string{`FILE: compression is "gzip"`, "none, zstd"}},
+		{"compression", nil, nil, "compression: gzip\n", []string{`FILE:1: compression is "gzip"`, "none, zstd"}},
 		{"no generations", []string{"--generations", "0"}, nil, "", []string{`--generations is "0"`, "1 to 1000"}},
 		{"generations, no number", nil, []string{"TORPOR_GENERATIONS=all"}, "", []string{`$TORPOR_GENERATIONS is "all"`, "1 to 1000"}},
 		{"log level", []string{"--log-level", "loud"}, nil, "", []string{`--log-level is "loud"`, "debug, info, warn, error"}},
-		{"log format", nil, nil, "log_format: xml\n", []string{`FILE: log_format is "xml"`, "auto, text, json"}},
+		{"log format", nil, nil, "log_format: xml\n", []string{`FILE:1: log_format is "xml"`, "auto, text, json"}},
 		{"address without a port", []string{"--listen", "localhost"}, nil, "", []string{`--listen is "localhost"`, "127.0.0.1:4566"}},
 		{"no address", []string{"--listen", ""}, nil, "", []string{`--listen is ""`, "127.0.0.1:4566"}},
 		{"port out of range", nil, []string{"TORPOR_LISTEN=:70000"}, "", []string{`$TORPOR_LISTEN is ":70000"`}},
 		{"no data folder", []string{"--data="}, nil, "", []string{"--data is empty", "folder"}},
 		{"unknown variable", nil, []string{"TORPOR_LISTN=:1"}, "", []string{"TORPOR_LISTN", "TORPOR_LISTEN"}},
 		{"unknown key", nil, nil, "lissten: x\n", []string{"FILE", "lissten", "listen", "services"}},
-		{"config within config", nil, nil, "config: other.yaml\n", []string{"FILE", "config is not known"}},
-		{"unknown key below one", nil, nil, "listen: {port: 1}\n", []string{"FILE", "listen.port", "not known"}},
-		{"unknown service", nil, nil, "services: {s4: {proof: full}}\n", []string{"FILE", "services.s4", "s3, kinesis"}},
-		{"unknown service, empty", nil, nil, "services: {s4: }\n", []string{"FILE", "services.s4", "s3, kinesis"}},
-		{"unknown key of a service", nil, nil, "services: {s3: {listen: x}}\n", []string{"FILE", "services.s3.listen", "save_strategy, load_strategy, flush_interval, hold_timeout, proof"}},
-		{"a service that is a word", nil, nil, "services: {s3: fast}\n", []string{"FILE", "services.s3 is fast", "save_strategy"}},
-		{"services that are a list", nil, nil, "services: [s3]\n", []string{"FILE", "services is [s3]"}},
-		{"a list where a word belongs", nil, nil, "data: [a, b]\n", []string{"FILE", "data is [a b]", "one value"}},
+		{"config within config", nil, nil, "config: other.yaml\n", []string{"FILE:1: config is not known"}},
+		{"unknown key below one", nil, nil, "listen: {port: 1}\n", []string{"FILE:1: listen is a map", "text"}},
+		{"unknown service", nil, nil, "services: {s4: {proof: full}}\n", []string{"FILE:1: services.s4 has neither run nor upstream"}},
+		{"unknown service, empty", nil, nil, "services: {s4: }\n", []string{"FILE:1: services.s4 has neither run nor upstream"}},
+		{"unknown key of a service", nil, nil, "services: {s3: {listen: x}}\n", []string{"FILE:1: services.s3.listen is not known", "enabled, match, idle, save_strategy, load_strategy, flush_interval, hold_timeout, proof"}},
+		{"a service that is a word", nil, nil, "services: {s3: fast}\n", []string{`FILE:1: services.s3 is "fast"`, "save_strategy"}},
+		{"services that are a list", nil, nil, "services: [s3]\n", []string{"FILE:1: services is a list", "a map"}},
+		{"a list where a word belongs", nil, nil, "data: [a, b]\n", []string{"FILE:1: data is a list", "a text"}},
 		{"not YAML", nil, nil, "a: [\n", []string{"FILE"}},
 		{"no map", nil, nil, "- a\n", []string{"FILE"}},
+		{"a module's limit", nil, nil, "modules: {orders: {limit_time: 1ms, limit_speed: 2}}\n", []string{"FILE:1: modules.orders.limit_time is \"1ms\"", "100ms to 24h", "modules.orders.limit_speed is not known", "limit_time"}},
+		{"a module's setting", nil, nil, "modules: {orders: {proof: full}}\n", []string{"FILE:1: modules.orders.proof is not known"}},
+		{"a value that a variable hides", nil, []string{"TORPOR_PROOF=off"}, "proof: some\n", []string{`FILE:1: proof is "some"`}},
+		{"all at once", []string{"--listen", "x", "--proof", "no"}, []string{"TORPOR_GENERATIONS=0"}, "log_level: loud\nservices:\n  s3: {idle: soon}\n  a: {upstream: x}\n",
+			[]string{"--listen is", "--proof is", "$TORPOR_GENERATIONS is", "FILE:1: log_level is", "FILE:3: services.s3.idle is", "FILE:4: services.a.upstream is"}},
+		{"a large file", nil, nil, "# " + strings.Repeat("x", config.MaxBytes), []string{"FILE: the file has", "1048576"}},
 		{"no such file", []string{"--config", "no-such.yaml"}, nil, "", []string{"no-such.yaml", "does not exist"}},
 		{"a folder for a file", nil, []string{"TORPOR_CONFIG=" + os.TempDir()}, "", []string{os.TempDir()}},
 	} {

@@ -44,13 +44,14 @@ type Service struct {
 
 	mu     sync.Mutex // guards what follows and the parts' figures
 	status Status
-	err    error       // of status error
-	unread bool        // MANUAL load: there is a saved state that has not been loaded
-	waking *waking     // of status starting
-	up     bool        // the process runs
-	asleep bool        // put to sleep, and not woken yet
-	ran    bool        // in this runtime's life: what was saved is given back whatever the load strategy
-	exited error       // the process ended while the service was starting
+	err    error   // of status error
+	unread bool    // MANUAL load: there is a saved state that has not been loaded
+	waking *waking // of status starting
+	up     bool    // the process runs
+	asleep bool    // put to sleep, and not woken yet
+	ran    bool    // in this runtime's life: what was saved is given back whatever the load strategy
+	giving bool    // the process runs and is given its state; its end is then kept in exited
+	exited error
 	exits  []time.Time // when it ended by itself, lately
 }
 
@@ -69,6 +70,7 @@ type part struct {
 	kept       bool    // the serializer's module lies in the state directory
 	base       uint64  // the generation that the source tells changes from; 0: it cannot
 	stopped    uint64  // Dirty's count of marks when it was last captured with the process stopped
+	lost       error   // changes that died with the process; nil once somebody has accepted that
 }
 
 func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
@@ -227,6 +229,7 @@ func (s *Service) Save(ctx context.Context) error {
 		s.mu.Lock()
 		s.unread = false // saved over on purpose
 		s.mu.Unlock()
+		s.accept()
 		return nil
 	})
 }
@@ -252,6 +255,9 @@ func (s *Service) Load(ctx context.Context) (found bool, err error) {
 			return err
 		})
 	})
+	if err == nil {
+		s.accept()
+	}
 	return found, err
 }
 
@@ -368,7 +374,8 @@ func (s *Service) replaceable() error {
 
 // Sync returns once everything that the service acknowledged before the call is committed, and tells the
 // newest generation of every part. It saves under the same conditions as a schedule does, whatever the
-// strategy is.
+// strategy is. After the service's process has died with changes that were not saved, that is not to be had, and
+// the error wraps [ErrLost] until Save, Load or Reset has accepted it.
 func (s *Service) Sync(ctx context.Context) ([]PartGeneration, error) {
 	if !s.rt.Persistent() {
 		return nil, errDisabled
@@ -383,6 +390,9 @@ func (s *Service) Sync(ctx context.Context) ([]PartGeneration, error) {
 	defer s.mu.Unlock()
 	all := make([]PartGeneration, len(s.parts))
 	for i, p := range s.parts {
+		if p.lost != nil {
+			return nil, p.lost
+		}
 		all[i] = PartGeneration{Part: p.Name, Generation: p.generation, SavedAt: p.savedAt}
 	}
 	return all, nil

@@ -1,6 +1,9 @@
 package runtime
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // ServiceStatus is what a service is doing now.
 type ServiceStatus struct {
@@ -24,7 +27,7 @@ type PartStatus struct {
 	DirtySince time.Time // when the oldest unsaved change was made; zero: all is saved
 	DirtyKeys  int       // how many keys have unsaved changes
 	DirtyAll   bool      // more keys than are counted, or changes not known by key
-	Err        error     // of the last save, load or damage found; nil once a later one went well
+	Err        error     // of the last save, load or damage found, nil once a later one went well; or [ErrLost]
 }
 
 // Status tells the service's status and, in one moment, that of its parts.
@@ -34,7 +37,7 @@ func (s *Service) Status() ServiceStatus {
 	out := ServiceStatus{Name: s.name, Status: s.status, Err: s.err, Asleep: s.asleep && s.status == StatusAvailable}
 	for _, p := range s.parts {
 		ps := PartStatus{Name: p.Name, Generation: p.generation, SavedAt: p.savedAt, Records: p.records,
-			Bytes: p.bytes, FileBytes: p.fileBytes, Deltas: p.deltas, Err: p.lastErr}
+			Bytes: p.bytes, FileBytes: p.fileBytes, Deltas: p.deltas, Err: cmp.Or(p.lastErr, p.lost)}
 		if p.Serializer != nil {
 			d := p.Serializer.Descriptor()
 			ps.Serializer = d.Name + " " + d.Version

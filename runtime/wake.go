@@ -27,6 +27,9 @@ type Process interface {
 // again.
 var ErrProcess = errors.New("its program is not running")
 
+// ErrLost: a service's process died with changes that it had acknowledged and that were not saved.
+var ErrLost = errors.New("what was not saved is lost")
+
 // ErrExternal: a service cannot be stopped, because somebody else runs it.
 var ErrExternal = errors.New("somebody else runs it")
 
@@ -110,7 +113,6 @@ func (s *Service) wake(ctx context.Context) (err error) {
 	}
 	restore := s.rt.Persistent() && (s.load != LoadManual || s.ran && !s.unread)
 	ran := s.ran
-	s.exited = nil
 	s.mu.Unlock()
 
 	event := WakeEvent{Service: s.name}
@@ -136,20 +138,19 @@ func (s *Service) wake(ctx context.Context) (err error) {
 		if s.process != nil {
 			rest = s.some(online)
 		}
-		if _, err := s.restoreParts(ctx, rest); err != nil {
-			return errors.Join(s.diedWaking(err), s.stopProcess(context.WithoutCancel(ctx)))
+		if _, err := s.give(ctx, rest); err != nil {
+			return err
 		}
 		event.Restore += time.Since(restoring)
 	}
 	s.gate.touch()
 	s.mu.Lock()
-	if s.exited == nil {
-		s.status, s.err, s.asleep, s.unread = StatusRunning, nil, false, s.unread && !restore
-	}
-	s.mu.Unlock()
-	if err := s.diedWaking(nil); err != nil {
+	if err := s.died(); err != nil {
+		s.mu.Unlock()
 		return err
 	}
+	s.status, s.err, s.asleep, s.unread = StatusRunning, nil, false, s.unread && !restore
+	s.mu.Unlock()
 	s.adopt()
 	if s.process != nil {
 		s.rt.logger.Info("service is awake", "service", s.name, "took", time.Since(start))
@@ -157,16 +158,52 @@ func (s *Service) wake(ctx context.Context) (err error) {
 	return nil
 }
 
-// diedWaking tells whether the process died while the service was starting, which its next request puts
-// right; otherwise it gives err.
-func (s *Service) diedWaking(err error) error {
+// give restores parts whose process runs. Where that fails, nothing is left running; if it was because the process
+// died, the service is available, and its next request tries again.
+func (s *Service) give(ctx context.Context, parts []*part) (found bool, err error) {
+	found, err = s.restoreParts(ctx, parts)
+	if err == nil || s.process == nil {
+		return found, err
+	}
+	if !errors.Is(err, abi.ErrCorrupt) && !errors.Is(err, abi.ErrVersion) && !errors.Is(err, abi.ErrTooLarge) {
+		// A connection that breaks off is there before the news of the process's end is.
+		for end := time.Now().Add(exitNews); time.Now().Before(end) && !s.hasExited(); {
+			if s.sleepUntil(ctx, time.Now().Add(exitNews/100), "its process's end") != nil {
+				break
+			}
+		}
+	}
+	s.mu.Lock()
+	died := s.died()
+	if died != nil {
+		err = fmt.Errorf("%w: %w", died, err)
+	}
+	stays := s.status == StatusRunning // nothing was replaced
+	s.mu.Unlock()
+	if stays {
+		return false, err
+	}
+	return false, errors.Join(err, s.stopProcess(context.WithoutCancel(ctx)))
+}
+
+// exitNews is how long a process's end may take to be known.
+const exitNews = 2 * time.Second
+
+func (s *Service) hasExited() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.exited == nil {
-		return err
+	return s.exited != nil
+}
+
+// died tells whether the process has ended since it was started, and makes the service available then. It ends
+// the time in which an end is kept for it. The caller holds mu.
+func (s *Service) died() error {
+	exited := s.exited
+	s.exited, s.giving = nil, false
+	if exited != nil {
+		s.status, s.err = StatusAvailable, exited
 	}
-	s.status, s.err = StatusAvailable, s.exited
-	return s.exited
+	return exited
 }
 
 // adopt marks what sources of files find where nothing of it was ever saved.
@@ -175,7 +212,7 @@ func (s *Service) adopt() {
 		return
 	}
 	for _, p := range s.some((*part).offline) {
-		if s.generationOf(p) == 0 {
+		if s.generationOf(p) == 0 && !p.SelfMarking {
 			p.Dirty.Mark()
 		}
 	}
@@ -183,6 +220,9 @@ func (s *Service) adopt() {
 
 // startProcess starts the process. After an error the service is available: its next request tries again.
 func (s *Service) startProcess(ctx context.Context) error {
+	s.mu.Lock()
+	s.exited, s.giving = nil, true
+	s.mu.Unlock()
 	err := s.process.Start(ctx)
 	if err != nil {
 		err = fmt.Errorf("service %s: %w: %w", s.name, ErrProcess, err)
@@ -193,8 +233,8 @@ func (s *Service) startProcess(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.up = err == nil; !s.up {
-		s.status, s.err = StatusAvailable, err
+	if s.up = err == nil && s.exited == nil; err != nil {
+		s.status, s.err, s.giving = StatusAvailable, err, false
 	}
 	return err
 }
@@ -210,7 +250,7 @@ func (s *Service) stopProcess(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.up = err != nil
+	s.up, s.giving = err != nil, false
 	return err
 }
 
@@ -222,10 +262,10 @@ func (s *Service) ProcessExited(cause error) {
 	cause = fmt.Errorf("service %s: %w: %w", s.name, ErrProcess, cause)
 	s.mu.Lock()
 	s.up = false
-	if s.status == StatusStarting {
+	if s.giving {
 		s.exited = cause
 	}
-	if s.status != StatusRunning {
+	if s.giving || s.status != StatusRunning {
 		s.mu.Unlock()
 		return
 	}
@@ -261,15 +301,36 @@ func (s *Service) countLost() {
 		if p.Dirty == nil || p.SelfMarking {
 			continue
 		}
+		since, dirty := p.Dirty.Since()
 		if p.offline() {
+			last := p.Dirty.lastMark()
 			p.Dirty.Mark()
+			if !dirty || p.Lag == 0 || time.Since(last) > p.Lag {
+				continue
+			}
+			since = last // may not have been written yet
+		} else if dirty {
+			p.Dirty.take()
+		} else {
 			continue
 		}
-		if since, dirty := p.Dirty.Since(); dirty {
-			p.Dirty.take()
-			s.rt.logger.Error("the service's program died, and with it what was not saved", "service", s.name, "part", p.Name,
-				"unsaved_since", since, "generation", s.generationOf(p))
-		}
+		generation := s.generationOf(p)
+		err := fmt.Errorf("service %s, part %s: its program died, and %w: it changed from %s on, and generation %d is the last one saved (save, load or reset the service to accept that)",
+			s.name, p.Name, ErrLost, since.UTC().Format(time.RFC3339), generation)
+		s.rt.logger.Error("the service's program died, and with it what was not saved", "service", s.name, "part", p.Name,
+			"unsaved_since", since, "generation", generation)
+		s.mu.Lock()
+		p.lost = err
+		s.mu.Unlock()
+	}
+}
+
+// accept forgets what was lost.
+func (s *Service) accept() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.parts {
+		p.lost = nil
 	}
 }
 
@@ -425,17 +486,20 @@ func (s *Service) reload(ctx context.Context) (found bool, err error) {
 	if err := s.startProcess(ctx); err != nil {
 		return false, err
 	}
-	foundOnline, err := s.restoreParts(ctx, s.some(online))
+	foundOnline, err := s.give(ctx, s.some(online))
 	if err != nil {
-		if found {
+		if found && s.Status().Status == StatusRunning { // what is live is not what it was any more
 			s.set(StatusError, err)
-		}
-		if s.Status().Status != StatusRunning {
 			err = errors.Join(err, s.stopProcess(context.WithoutCancel(ctx)))
 		}
 		return false, err
 	}
-	s.set(StatusRunning, nil)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.died(); err != nil {
+		return false, err
+	}
+	s.status, s.err, s.unread, s.asleep = StatusRunning, nil, false, false
 	return found || foundOnline, nil
 }
 
@@ -459,25 +523,52 @@ func (s *Service) empty(ctx context.Context) error {
 		}
 		return nil
 	}
-	rest := s.parts
-	if s.process != nil {
-		rest = s.some(online)
-		offline := s.some((*part).offline)
-		if len(offline) > 0 {
-			if err := s.stopProcess(ctx); err != nil {
-				return err
-			}
-		}
-		resetErr := reset(offline)
-		if err := errors.Join(resetErr, s.startProcess(ctx)); err != nil {
+	if s.process == nil {
+		if err := reset(s.parts); err != nil {
 			return err
 		}
+		s.set(StatusRunning, nil)
+		return nil
 	}
-	if err := reset(rest); err != nil {
-		return err
+	if offline := s.some((*part).offline); len(offline) > 0 {
+		if err := s.stopProcess(ctx); err != nil {
+			return err
+		}
+		if err := reset(offline); err != nil {
+			return s.unreset(ctx, err)
+		}
 	}
-	s.set(StatusRunning, nil)
+	if err := s.startProcess(ctx); err != nil {
+		return s.unreset(ctx, err)
+	}
+	if err := reset(s.some(online)); err != nil {
+		return s.unreset(ctx, err)
+	}
+	s.mu.Lock()
+	err := s.died()
+	if err == nil {
+		s.status, s.err, s.unread, s.asleep = StatusRunning, nil, false, false
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return s.unreset(ctx, err)
+	}
+	s.accept()
 	return nil
+}
+
+// unreset has the next wake give every part what is saved of it: after half a reset nothing that lives is of use.
+func (s *Service) unreset(ctx context.Context, err error) error {
+	err = errors.Join(err, s.stopProcess(context.WithoutCancel(ctx)))
+	for _, p := range s.parts {
+		if p.Dirty != nil {
+			p.Dirty.take()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status, s.err, s.ran = StatusAvailable, err, false
+	return err
 }
 
 // watchIdle puts the service to sleep when it has been idle for long enough, until ctx ends.

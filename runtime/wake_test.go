@@ -784,3 +784,103 @@ func TestCloseDuringWake(t *testing.T) {
 		t.Error("woken after the end")
 	}
 }
+
+// breaking is a table whose restore fails as a broken connection does: the program has died, and the news of it
+// comes later.
+type breaking struct {
+	online
+	fail func() // nil: not any more
+}
+
+func (b *breaking) Restore(ctx context.Context, native io.Reader) error {
+	if fail := b.fail; fail != nil {
+		b.fail = nil
+		fail()
+		return errors.New("connection reset by peer")
+	}
+	return b.online.Restore(ctx, native)
+}
+
+// A broken connection is there before the news of the process's end: that is waited for, so that the service is
+// not taken for one whose state cannot be loaded.
+func TestProgramDiesInRestoreAndTheNewsIsLate(t *testing.T) {
+	fsys := vfs.NewMem()
+	l, p := beginProgram(t, fsys, nil, nil)
+	p.set(t, l.svc, "a", "1")
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	for _, load := range []bool{false, true} {
+		var b *breaking
+		l, p = beginProgram(t, fsys, nil, func(sc *runtime.ServiceConfig) {
+			o, _ := sc.Parts[0].Source.(online)
+			b = &breaking{online: o}
+			sc.Parts[0].Source = b
+		})
+		svc := l.svc
+		if load {
+			if err := svc.Wake(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := svc.Sleep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.fail = func() {
+			p.die()
+			time.AfterFunc(50*time.Millisecond, func() { svc.ProcessExited(errors.New("ended with SIGSEGV")) })
+		}
+		var err error
+		if load {
+			_, err = svc.Load(t.Context())
+		} else {
+			err = svc.Wake(t.Context())
+		}
+		if !errors.Is(err, runtime.ErrProcess) || !strings.Contains(err.Error(), "SIGSEGV") || l.status() != runtime.StatusAvailable {
+			t.Fatalf("load %v: error %v, status %v", load, err, l.status())
+		}
+		if err := svc.Wake(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.wants(t, map[string]string{"a": "1"})
+		if err := l.end(t); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What was acknowledged and is lost makes a barrier fail until somebody accepts it.
+func TestSyncAfterALoss(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), nil, nil)
+	p.set(t, l.svc, "a", "1")
+	for _, accept := range []func() error{
+		func() error { return l.svc.Save(t.Context()) },
+		func() error { _, err := l.svc.Load(t.Context()); return err },
+		func() error { return l.svc.Reset(t.Context()) },
+	} {
+		if _, err := l.svc.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p.set(t, l.svc, "b", "2")
+		p.die()
+		l.svc.ProcessExited(errors.New("ended with SIGKILL"))
+		eventually(t, "running again", func() bool { return l.status() == runtime.StatusRunning })
+		for range 2 {
+			if _, err := l.svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
+				t.Fatalf("sync after a loss: %v", err)
+			}
+		}
+		if err := l.part().Err; !errors.Is(err, runtime.ErrLost) {
+			t.Errorf("the part's last error is %v", err)
+		}
+		if err := accept(); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.part().Err; err != nil {
+			t.Errorf("the part's last error is %v", err)
+		}
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}

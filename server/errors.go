@@ -9,6 +9,7 @@ import (
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/server/gateway"
 )
 
 // statusOf is the one place where errors become HTTP statuses; code is the word in the JSON body.
@@ -17,7 +18,11 @@ func statusOf(err error) (status int, code string) {
 	case errors.Is(err, abi.ErrNotFound):
 		return http.StatusNotFound, "not_found"
 	case errors.Is(err, runtime.ErrBusy):
-		return http.StatusInternalServerError, "busy"
+		return http.StatusServiceUnavailable, "busy"
+	case errors.Is(err, runtime.ErrExternal):
+		return http.StatusConflict, "external"
+	case errors.Is(err, runtime.ErrProcess):
+		return http.StatusServiceUnavailable, "process"
 	case errors.Is(err, abi.ErrCorrupt):
 		return http.StatusInternalServerError, "corrupt"
 	case errors.Is(err, abi.ErrVersion):
@@ -33,23 +38,15 @@ func statusOf(err error) (status int, code string) {
 	}
 }
 
-// errorBody is the form of every error Torpor itself answers with.
-type errorBody struct {
-	Error struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-		Hint    string `json:"hint,omitempty"`
-	} `json:"error"`
-}
-
 func writeError(w http.ResponseWriter, status int, code, message, hint string) {
-	var b errorBody
-	b.Error.Code, b.Error.Message, b.Error.Hint = code, message, hint
-	writeJSON(w, status, b)
+	gateway.WriteError(w, status, code, message, hint)
 }
 
 func (s *server) fail(w http.ResponseWriter, err error) {
 	status, code := statusOf(err)
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
 	writeError(w, status, code, err.Error(), "")
 }
 

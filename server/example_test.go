@@ -39,8 +39,12 @@ func ExampleNew() {
 	}
 	defer rt.Close(context.Background())
 
-	handler := server.New(server.Config{Runtime: rt, Default: "notes", Backends: map[string]http.Handler{"notes": notes},
+	handler, err := server.New(server.Config{Runtime: rt, Default: "notes", Backends: map[string]server.Backend{"notes": {Handler: notes}},
 		Metrics: http.NotFoundHandler(), Logger: logger, Version: "1.0.0", Started: time.Now()})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 
 	send := func(method, path, body string) {
 		w := httptest.NewRecorder()

@@ -58,10 +58,12 @@ type Health struct {
 
 // ServiceHealth is one service in [Health].
 type ServiceHealth struct {
-	Name   string       `json:"name"`
-	Status string       `json:"status"` // available, starting, running, error
-	Error  string       `json:"error,omitempty"`
-	Parts  []PartHealth `json:"parts"`
+	Name    string       `json:"name"`
+	Status  string       `json:"status"` // available, starting, running, stopping, error
+	Asleep  bool         `json:"asleep"` // put to sleep: its next request wakes it
+	Error   string       `json:"error,omitempty"`
+	Process any          `json:"process,omitempty"` // of a service that Torpor runs: see [Process]
+	Parts   []PartHealth `json:"parts"`
 }
 
 // PartHealth is one part in [ServiceHealth]: what would be lost if the process died now, and what went
@@ -86,24 +88,38 @@ func (s *server) health(w http.ResponseWriter, r *http.Request) {
 	h := Health{Status: "ok", Version: s.Version, Features: s.features()}
 	status := http.StatusOK
 	for _, svc := range s.Runtime.Services() {
-		st := svc.Status()
-		sh := ServiceHealth{Name: st.Name, Status: string(st.Status), Parts: []PartHealth{}}
-		if st.Err != nil {
-			sh.Error = st.Err.Error()
-		}
-		for _, p := range st.Parts {
-			ph := partHealth(p)
+		sh := s.serviceHealth(svc)
+		for _, ph := range sh.Parts {
 			if ph.LastError != "" && h.Status == "ok" {
 				h.Status = "degraded"
 			}
-			sh.Parts = append(sh.Parts, ph)
 		}
-		if st.Status == runtime.StatusError {
+		if sh.Error != "" && h.Status == "ok" {
+			h.Status = "degraded" // its program has died or could not be started; its next request tries again
+		}
+		if sh.Status == string(runtime.StatusError) {
 			h.Status, status = "error", http.StatusServiceUnavailable
 		}
 		h.Services = append(h.Services, sh)
 	}
 	writeJSON(w, status, h)
+}
+
+func (s *server) serviceHealth(svc *runtime.Service) ServiceHealth {
+	st := svc.Status()
+	h := ServiceHealth{Name: st.Name, Status: string(st.Status), Asleep: st.Asleep, Parts: []PartHealth{}}
+	if st.Err != nil {
+		h.Error = st.Err.Error()
+	}
+	if s.Processes != nil {
+		if process, ok := s.Processes(st.Name); ok {
+			h.Process = process
+		}
+	}
+	for _, p := range st.Parts {
+		h.Parts = append(h.Parts, partHealth(p))
+	}
+	return h
 }
 
 func partHealth(p runtime.PartStatus) PartHealth {

@@ -22,7 +22,9 @@ func TestStatusOf(t *testing.T) {
 		code   string
 	}{
 		{fmt.Errorf("x: %w", abi.ErrNotFound), 404, "not_found"},
-		{fmt.Errorf("x: %w", runtime.ErrBusy), 500, "busy"},
+		{fmt.Errorf("x: %w", runtime.ErrBusy), 503, "busy"},
+		{fmt.Errorf("x: %w", runtime.ErrExternal), 409, "external"},
+		{fmt.Errorf("x: %w", runtime.ErrProcess), 503, "process"},
 		{fmt.Errorf("x: %w", abi.ErrCorrupt), 500, "corrupt"},
 		{fmt.Errorf("x: %w", abi.ErrVersion), 500, "unsupported_version"},
 		{fmt.Errorf("x: %w", abi.ErrTooLarge), 413, "too_large"},

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -10,19 +11,63 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/server/gateway"
 )
 
 // Config is what the server is made of.
 type Config struct {
 	Runtime  *runtime.Runtime
-	Backends map[string]http.Handler // the services' own handlers, by service name
-	Default  string                  // the service that gets what no other rule places
-	Metrics  http.Handler            // answers /metrics
-	Observer RequestObserver         // may be nil
-	Logger   *slog.Logger
-	Version  string
-	Session  string // an id of this process's life
-	Started  time.Time
+	Backends map[string]Backend      // the services' ways in, by service name
+	Rules    []gateway.Rule          // which requests are whose
+	Default  string                  // the service that gets what no rule claims; "": nobody does
+	Push     map[string]http.Handler // state URLs of parts that are handed over, by "service/part"
+	// Processes tells of a service's program, for health: something that makes JSON, such as a [Process]. May be
+	// nil, and ok false: there is none.
+	Processes func(service string) (process any, ok bool)
+	Init      http.Handler    // answers GET /_localstack/init and /_localstack/init/{stage}; may be nil
+	Metrics   http.Handler    // answers /metrics
+	Observer  RequestObserver // may be nil
+	Logger    *slog.Logger
+	Version   string
+	Session   string // an id of this process's life
+	Started   time.Time
+}
+
+// Backend is how requests get into a service, and what is known of them.
+type Backend struct {
+	// Handler is the service's own, where it is in this process and marks its changes itself, or a
+	// *gateway.Proxy.
+	Handler http.Handler
+	// WakeTimeout is how long a request waits for the service to be woken, and while requests are held; 0: as
+	// long as it takes.
+	WakeTimeout time.Duration
+
+	// What follows is for a service behind a proxy.
+
+	Reads    gateway.Reads        // which requests only read
+	Save     runtime.SaveStrategy // the service's; with ON_REQUEST an answer waits until what it changed is saved
+	Idle     time.Duration        // the service's; 0: it is never put to sleep
+	Upgraded Upgraded
+}
+
+// Upgraded says what a connection that is no longer HTTP (a WebSocket) counts as.
+type Upgraded string
+
+// What it can count as. In both cases the service does not become idle.
+const (
+	// UpgradedRelease: it does not hold saves up, and what goes to the service marks it changed, once a second.
+	UpgradedRelease Upgraded = "release"
+	// UpgradedHold: a request under way until it ends.
+	UpgradedHold Upgraded = "hold"
+)
+
+// Process is what health tells of a service's program.
+type Process struct {
+	State    string `json:"state"`
+	PID      int    `json:"pid,omitempty"`
+	Address  string `json:"address,omitempty"`
+	Restarts int    `json:"restarts"`
+	LastExit string `json:"last_exit,omitempty"` // how it ended last by itself
 }
 
 // RequestObserver is told of every request that was passed to a service. It must be safe for
@@ -33,11 +78,45 @@ type RequestObserver interface {
 
 type server struct {
 	Config
+	router *gateway.Router
+	reads  map[string]*gateway.Reading // by service
 }
 
-// New makes the handler of everything Torpor answers on its port. It is safe for concurrent use.
-func New(cfg Config) http.Handler {
-	s := &server{cfg}
+// New makes the handler of everything Torpor answers on its port. It is safe for concurrent use. An error says
+// what is wrong with the rules.
+func New(cfg Config) (http.Handler, error) {
+	s := &server{Config: cfg, reads: map[string]*gateway.Reading{}}
+	if err := s.route(); err != nil {
+		return nil, err
+	}
+	return s.handler(), nil
+}
+
+// route looks the rules through.
+func (s *server) route() (err error) {
+	if s.router, err = gateway.NewRouter(s.Rules, s.Default); err != nil {
+		return err
+	}
+	for _, r := range s.Rules {
+		if _, there := s.Backends[r.Service]; !there {
+			return fmt.Errorf("a rule names the service %s, which there is not", r.Service)
+		}
+	}
+	for name, b := range s.Backends {
+		if s.reads[name], err = b.Reads.Compile(); err != nil {
+			return fmt.Errorf("service %s: %w", name, err)
+		}
+		if _, err = runtime.Parse("upgraded of service "+name, string(b.Upgraded), []Upgraded{UpgradedRelease, UpgradedHold}); err != nil {
+			return err
+		}
+		if b.Handler == nil {
+			return fmt.Errorf("service %s has no handler", name)
+		}
+	}
+	return nil
+}
+
+func (s *server) handler() http.Handler {
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true
 	// Echo's own answers (no such route, wrong method) take the form of all other errors.
@@ -64,11 +143,18 @@ func New(cfg Config) http.Handler {
 			return nil
 		})
 	}
-	gateway := s.gateway()
+	s.services(e)
+	if s.Init != nil {
+		for _, m := range []string{http.MethodGet, http.MethodHead} {
+			route(m, initPath, s.Init.ServeHTTP)
+			route(m, initPath+"/:stage", s.Init.ServeHTTP)
+		}
+	}
+	pass := s.gateway()
 	metrics := func(w http.ResponseWriter, r *http.Request) {
 		// "metrics" is also a fine name for a bucket: a signed request is meant for S3.
 		if isAWS(r) {
-			gateway.ServeHTTP(w, r)
+			pass.ServeHTTP(w, r)
 			return
 		}
 		s.Metrics.ServeHTTP(w, r)
@@ -87,7 +173,7 @@ func New(cfg Config) http.Handler {
 			e.ServeHTTP(w, r)
 			return
 		}
-		gateway.ServeHTTP(w, r)
+		pass.ServeHTTP(w, r)
 	})
 }
 

@@ -35,6 +35,16 @@ type life struct {
 	more    *notes // a second service
 	served  *served
 	dir     *statedir.Dir
+	change  func(*server.Config) // may alter the server's configuration; set by begin's change
+}
+
+func handlerOf(t *testing.T, cfg server.Config) http.Handler {
+	t.Helper()
+	h, err := server.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
 }
 
 // served keeps what the server told of requests.
@@ -89,10 +99,14 @@ func begin(t *testing.T, fsys vfs.FS, change func(*life, *runtime.Config)) *life
 		t.Fatal(err)
 	}
 	l.runtime = rt
-	l.Server = httptest.NewServer(server.New(server.Config{Runtime: rt, Default: "notes",
-		Backends: map[string]http.Handler{"notes": l.notes, "more": l.more},
+	config := server.Config{Runtime: rt, Default: "notes",
+		Backends: map[string]server.Backend{"notes": {Handler: l.notes}, "more": {Handler: l.more}},
 		Metrics:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "metrics of "+r.Method) }),
-		Observer: l.served, Logger: logger, Version: "1.2.3", Session: "session", Started: time.Now().Add(-time.Hour)}))
+		Observer: l.served, Logger: logger, Version: "1.2.3", Session: "session", Started: time.Now().Add(-time.Hour)}
+	if l.change != nil {
+		l.change(&config)
+	}
+	l.Server = httptest.NewServer(handlerOf(t, config))
 	return l
 }
 
@@ -468,7 +482,7 @@ func TestServiceWithoutRuntime(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := server.New(server.Config{Runtime: rt, Default: "notes", Logger: slog.New(slog.DiscardHandler)})
+	h := handlerOf(t, server.Config{Runtime: rt, Default: "notes", Logger: slog.New(slog.DiscardHandler)})
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/a", nil))
 	answer{rec.Code, rec.Header(), rec.Body.String()}.fault(t, http.StatusNotFound, "not_found")
@@ -548,7 +562,7 @@ func TestClientGoesAwayWhileHeld(t *testing.T) {
 	wg.Go(func() { l.do(t, http.MethodPost, "/_localstack/state/notes/load", "") })
 
 	l.untilHeld(t)
-	h := server.New(server.Config{Runtime: l.runtime, Default: "notes", Backends: map[string]http.Handler{"notes": l.notes}, Logger: slog.New(slog.DiscardHandler)})
+	h := handlerOf(t, server.Config{Runtime: l.runtime, Default: "notes", Backends: map[string]server.Backend{"notes": {Handler: l.notes}}, Logger: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	rec := httptest.NewRecorder()

@@ -31,7 +31,9 @@ func floors() []string {
 	return []string{
 		".",
 		"cli",
+		"cli/config",
 		"server",
+		"server/gateway",
 		"server/aws",
 		"server/embedded/...",
 		"metrics",
@@ -39,6 +41,7 @@ func floors() []string {
 		"runtime/source/spool",
 		"runtime/remote/...",
 		"runtime",
+		"runtime/hooks",
 		"runtime/supervisor",
 		"runtime/statedir",
 		"runtime/statefile",

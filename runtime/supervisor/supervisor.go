@@ -347,6 +347,8 @@ func (s *Supervisor) failed(l *life, exit Exit) (again bool) {
 	if exit.Again = len(s.restarts) < s.config.Restarts.Most; exit.Again {
 		s.restarts = append(s.restarts, now)
 		s.config.Logger.Error("service has died; it is started again", "service", s.config.Service, "in", s.pause, "error", exit.Err)
+	} else if s.config.Restarts.Most < 0 {
+		s.config.Logger.Error("service has died", "service", s.config.Service, "error", exit.Err)
 	} else {
 		if n := len(s.restarts); n > 0 {
 			l.err = fmt.Errorf("it has been started again %d times within %v and is given up: %w", n, s.config.Restarts.Within, exit.Err)

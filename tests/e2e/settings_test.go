@@ -93,7 +93,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"interval", nil, []string{"SNAPSHOT_FLUSH_INTERVAL=0"}, "", []string{"SNAPSHOT_FLUSH_INTERVAL", "100ms"}},
 		{"variable", nil, []string{"TORPOR_DATAA=x"}, "", []string{"TORPOR_DATAA", "TORPOR_DATA,"}},
 		{"key", nil, nil, "dta: x\n", []string{"torpor.yaml", "dta", "data"}},
-		{"service", nil, nil, "services: {sqs: {proof: full}}\n", []string{"torpor.yaml", "sqs", "there are s3"}},
+		{"service", nil, nil, "services: {sqs: {proof: full}}\n", []string{"torpor.yaml", "services.sqs", "run", "upstream"}},
 		{"service's key", nil, nil, "services: {s3: {data: x}}\n", []string{"torpor.yaml", "services.s3.data", "save_strategy"}},
 		{"file", []string{"--config", "/no/such/file.yaml"}, nil, "", []string{"/no/such/file.yaml", "does not exist"}},
 		{"argument", []string{"s3"}, nil, "", []string{`"s3"`}},

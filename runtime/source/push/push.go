@@ -75,6 +75,10 @@ func (s *Source) replace(next *spool.Spool) error {
 	return nil
 }
 
+// Offline implements [runtime.OfflineSource]: a service asks for its state when it starts, so it must be there
+// before, and the service started again to see another.
+func (s *Source) Offline() bool { return true }
+
 // Capture implements [runtime.Source]. Where there is no state it gives no bytes.
 func (s *Source) Capture(ctx context.Context) (runtime.Capture, error) {
 	if err := ctx.Err(); err != nil {
