@@ -11,11 +11,14 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/torpor-run/torpor/cli/config"
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/source/exec"
+	"github.com/torpor-run/torpor/runtime/source/file"
 	"github.com/torpor-run/torpor/runtime/source/files"
 	sourcehttp "github.com/torpor-run/torpor/runtime/source/http"
 	"github.com/torpor-run/torpor/runtime/source/push"
@@ -77,6 +80,9 @@ func (b *builder) build(ctx context.Context, sc config.Service) (_ *built, err e
 		}
 		s.address = func() string { return u.Host }
 	}
+	if len(s.config.Changed) > 0 {
+		s.runtime.Changes = b.changes(s)
+	}
 	for _, part := range s.config.Parts {
 		pc, err := b.part(ctx, s, part)
 		if err != nil {
@@ -116,6 +122,49 @@ func (b *builder) supervise(s *built) (err error) {
 	return nil
 }
 
+// maxChanges is how long the command may take that tells whether a service has changed.
+const maxChanges = time.Minute
+
+// changes runs the command that tells whether the service has changed.
+func (b *builder) changes(s *built) func(context.Context) (bool, error) {
+	program := supervisor.Program{Kind: "command", Name: s.config.Name + " (changed)", Env: b.path(), Logger: b.logger}
+	if run := s.config.Run; run != nil {
+		program.Env, program.Folder = run.Env, run.Folder
+	}
+	return func(ctx context.Context) (bool, error) {
+		ctx, cancel := context.WithTimeoutCause(ctx, maxChanges, fmt.Errorf("no end after %v: %w", maxChanges, context.DeadlineExceeded))
+		defer cancel()
+		program := program
+		program.Command = config.ExpandAll(s.config.Changed, s.places(s.address()))
+		err := supervisor.RunProgram(ctx, program)
+		var exit *supervisor.ProgramError
+		if errors.As(err, &exit) && exit.Exit.Code == 1 {
+			return false, nil
+		}
+		return err == nil, err
+	}
+}
+
+// path is the environment of commands for a service that has none.
+func (b *builder) path() []string {
+	for _, v := range b.environ {
+		if strings.HasPrefix(v, "PATH=") {
+			return []string{v}
+		}
+	}
+	return nil
+}
+
+// places is what stands for the placeholders of a service that listens at address.
+func (s *built) places(address string) map[string]string {
+	_, port, _ := net.SplitHostPort(address)
+	values := map[string]string{"address": address, "port": port}
+	if s.config.Run != nil {
+		values["folder"] = s.config.Run.Folder
+	}
+	return values
+}
+
 // part puts one part together.
 func (b *builder) part(ctx context.Context, s *built, part config.Part) (pc runtime.PartConfig, err error) {
 	dirty := new(runtime.Dirty)
@@ -127,6 +176,8 @@ func (b *builder) part(ctx context.Context, s *built, part config.Part) (pc runt
 	}
 	name := s.config.Name
 	switch src := part.Source; {
+	case src.File != nil:
+		pc.Source, err = file.New(*src.File)
 	case src.Files != nil:
 		var f *files.Source
 		if f, err = files.New(*src.Files); err == nil {
@@ -160,12 +211,7 @@ type located struct {
 
 func (b *builder) located(s *built, part config.Part) (runtime.Source, error) {
 	at := func(address string) (runtime.Source, error) {
-		_, port, _ := net.SplitHostPort(address)
-		values := map[string]string{"address": address, "port": port}
-		if s.config.Run != nil {
-			values["folder"] = s.config.Run.Folder
-		}
-		src := part.Source.Filled(values)
+		src := part.Source.Filled(s.places(address))
 		if src.HTTP != nil {
 			c := *src.HTTP
 			c.Service, c.Part = s.config.Name, part.Name

@@ -59,7 +59,7 @@ func TestCommandLine(t *testing.T) {
 		{"version flag", []string{"--version"}, 0, Version, ""},
 		{"version", []string{"version"}, 0, "torpor " + Version, ""},
 		{"module", []string{"module"}, 0, "warm", ""},
-		{"unknown command", []string{"start"}, 2, "", `unknown command "start"; the commands are completion, health, inspect, module, serve, verify, version`},
+		{"unknown command", []string{"start"}, 2, "", `unknown command "start"; the commands are completion, config, health, inspect, module, serve, sleep, sync, verify, version, wake`},
 		{"unknown command of module", []string{"module", "cool"}, 2, "", `"cool"`},
 		{"unknown flag", []string{"serve", "--lisen", "x"}, 2, "", "unknown flag: --lisen; torpor serve has --cache, --compression, --config, --data"},
 		{"flag without a value", []string{"serve", "--listen"}, 2, "", "--listen"},

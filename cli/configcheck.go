@@ -192,6 +192,9 @@ func saves(s config.Strategies) string {
 
 // describeMatch says which requests are a service's.
 func describeMatch(m config.Match) string {
+	if m.None {
+		return "nothing: clients speak to it directly"
+	}
 	var all []string
 	add := func(what string, values []string) {
 		if len(values) > 0 {
@@ -213,6 +216,8 @@ func describeMatch(m config.Match) string {
 // describeSource says where a part's state is.
 func describeSource(s config.Source) string {
 	switch {
+	case s.File != nil:
+		return "file " + s.File.Path
 	case s.Files != nil:
 		return "files " + s.Files.Root
 	case s.SQLite != nil && s.SQLite.Pattern != "":

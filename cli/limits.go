@@ -3,13 +3,12 @@ package cli
 import (
 	"fmt"
 	"log/slog"
-	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/knadh/koanf/v2"
 
+	"github.com/torpor-run/torpor/cli/config"
 	"github.com/torpor-run/torpor/host"
 )
 
@@ -66,31 +65,12 @@ func limitSettings() []setting {
 	return all
 }
 
-// byteUnit is a unit of bytes.
-type byteUnit struct {
-	name  string
-	shift int
-}
-
-// sizes are the units of bytes, the largest first.
-func sizes() []byteUnit { return []byteUnit{{"TiB", 40}, {"GiB", 30}, {"MiB", 20}, {"KiB", 10}} }
-
 func (u unit) format(n int64) string {
-	if u == duration {
-		s := time.Duration(n).String()
-		for _, zero := range []string{"m0s", "h0m"} {
-			if strings.HasSuffix(s, zero) {
-				s = s[:len(s)-2]
-			}
-		}
-		return s
-	}
-	if u == byteCount {
-		for _, size := range sizes() {
-			if n>>size.shift<<size.shift == n && n > 0 {
-				return strconv.FormatInt(n>>size.shift, 10) + size.name
-			}
-		}
+	switch u {
+	case duration:
+		return config.FormatDuration(time.Duration(n))
+	case byteCount:
+		return config.FormatSize(n)
 	}
 	return strconv.FormatInt(n, 10)
 }
@@ -101,27 +81,15 @@ func (u unit) parse(name, v string, b host.Bound) (int64, error) {
 		d, err := parseDuration(name, v, time.Duration(b.Min), time.Duration(b.Max))
 		return int64(d), err
 	}
-	number, shift := v, 0
+	parse, what := config.ParseNumber, "numbers"
 	if u == byteCount {
-		for _, size := range sizes() {
-			if digits, ok := strings.CutSuffix(v, size.name); ok {
-				number, shift = strings.TrimSpace(digits), size.shift
-			}
-		}
+		parse, what = config.ParseSize, "bytes, or a number of KiB, MiB, GiB or TiB,"
 	}
-	f, err := strconv.ParseFloat(number, 64) // so that 4e9 is a number too
-	n, exact := strconv.ParseInt(number, 10, 64)
-	if exact != nil {
-		n = int64(f)
-	}
-	if err != nil || f != math.Trunc(f) || f > float64(b.Max) || n<<shift>>shift != n || n<<shift < b.Min || n<<shift > b.Max {
-		what := "numbers"
-		if u == byteCount {
-			what = "bytes, or a number of KiB, MiB, GiB or TiB,"
-		}
+	n, err := parse(v, b.Min, b.Max)
+	if err != nil {
 		return 0, fmt.Errorf("%s is %q; allowed are %s from %s to %s", name, v, what, u.format(b.Min), u.format(b.Max))
 	}
-	return n << shift, nil
+	return n, nil
 }
 
 // parseLimits reads the limits for all modules, and of those that have some of their own.

@@ -34,7 +34,7 @@ func publish(out *server.Config, services []*built, logger *slog.Logger) error {
 		switch {
 		case len(rule.Hosts)+len(rule.Headers)+len(rule.AWS)+len(rule.Paths) > 0:
 			out.Rules = append(out.Rules, rule)
-		case c.Embedded:
+		case c.Embedded && !c.Match.None:
 			out.Default = c.Name
 		}
 	}

@@ -174,7 +174,7 @@ func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger
 	}
 
 	cfg := runtime.Config{Logger: logger, Observer: m}
-	b := &builder{ports: new(supervisor.Ports), logger: logger}
+	b := &builder{ports: new(supervisor.Ports), environ: p.environ, logger: logger}
 	if s.Persistence {
 		err = h.openState(ctx, s, m, &cfg, b)
 	} else {

@@ -20,6 +20,7 @@ import (
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/source/exec"
+	"github.com/torpor-run/torpor/runtime/source/file"
 	"github.com/torpor-run/torpor/runtime/source/files"
 	sourcehttp "github.com/torpor-run/torpor/runtime/source/http"
 	"github.com/torpor-run/torpor/runtime/source/push"
@@ -104,6 +105,8 @@ services:
       strip: true
       header: {x-team: "*"}
       aws: [kinesis, cognito-idp]
+      none: false
+    changed: [bin/changed, "${TOKEN}"]
     reads: {methods: [get], paths: [/graphql], operations: [Peek], writes: [GetNext, /counter/]}
     idle: 10m
     wake_timeout: 90
@@ -139,6 +142,10 @@ services:
         source:
           exec: {dump: [dump, "${TOKEN}"], restore: [restore], reset: [reset], env: {A: b}, inherit: [HOME], folder: /tmp, timeout: 1m, grace: 1s, atomic: true,
             spool: s, spool_memory: 1, max_bytes: 10}
+      one:
+        serializer: json
+        source:
+          file: {path: "{data}/db.json", check: JSON, empty: "{}", settle: 30ms, tries: 3, atomic: true, spool: s, spool_memory: 3, max_bytes: 4KiB}
       pushed:
         serializer: raw
         source:
@@ -160,8 +167,9 @@ func TestEverything(t *testing.T) {
 		Ready: supervisor.Ready{HTTP: "/health?full=1", Status: 204},
 		Match: config.Match{Hosts: []string{"orders.localhost", "*.orders.localhost"}, Paths: []string{"/orders", "/"}, Strip: true,
 			Headers: map[string]string{"X-Team": "*"}, AWS: []string{"kinesis", "cognito-idp"}},
-		Reads: config.Reads{Methods: []string{"GET"}, Paths: []string{"/graphql"}, Operations: []string{"Peek"}, Writes: []string{"GetNext", "/counter"}},
-		Idle:  10 * time.Minute, WakeTimeout: 90 * time.Second, Upgraded: config.UpgradedHold,
+		Reads:   config.Reads{Methods: []string{"GET"}, Paths: []string{"/graphql"}, Operations: []string{"Peek"}, Writes: []string{"GetNext", "/counter"}},
+		Changed: []string{"bin/changed", "t0ken"},
+		Idle:    10 * time.Minute, WakeTimeout: 90 * time.Second, Upgraded: config.UpgradedHold,
 		Strategies: config.Strategies{Save: runtime.SaveOnRequest, Load: runtime.LoadOnStartup, FlushInterval: 500 * time.Millisecond,
 			HoldTimeout: time.Minute, Proof: runtime.ProofSampled, Compression: "zstd"},
 		Parts: []config.Part{
@@ -174,6 +182,9 @@ func TestEverything(t *testing.T) {
 			{Name: "more", Serializer: "raw", Proof: runtime.ProofSampled, Compression: "zstd", Source: config.Source{Exec: &exec.Config{
 				Dump: []string{"dump", "t0ken"}, Restore: []string{"restore"}, Reset: []string{"reset"}, Env: []string{"A=b", "HOME=/home/me", "PATH=/usr/bin:/bin"},
 				Folder: "/tmp", Timeout: time.Minute, Grace: time.Second, Atomic: true, Spool: spool.Config{Folder: in("s"), Memory: 1, Bytes: 10}}}},
+			{Name: "one", Serializer: "json", Proof: runtime.ProofSampled, Compression: "zstd", Source: config.Source{File: &file.Config{
+				Path: "{data}/db.json", Check: file.JSON, Empty: []byte("{}"), Settle: 30 * time.Millisecond, Tries: 3, Atomic: true,
+				MaxBytes: 4 << 10, Spool: spool.Config{Folder: in("s"), Memory: 3}}}},
 			{Name: "pushed", Serializer: "raw", Proof: runtime.ProofSampled, Compression: "zstd", Source: config.Source{Push: &push.Config{
 				Media: "text/plain", Spool: spool.Config{Folder: in("s"), Memory: 2, Bytes: 3}}}},
 			{Name: "store", Serializer: "files", Lag: 5 * time.Second, Proof: runtime.ProofOff, Compression: "none",
@@ -279,12 +290,12 @@ func TestSmallForms(t *testing.T) {
 
 func TestInData(t *testing.T) {
 	s := service(t, "orders", everything)
-	before := fmt.Sprintf("%+v %+v", s.Run, *s.Parts[4].Source.Files)
+	before := fmt.Sprintf("%+v %+v", s.Run, *s.Parts[5].Source.Files)
 	in := s.InData("/d")
-	if in.Parts[4].Source.Files.Root != "/d" || in.Parts[1].Source.SQLite.Path != "/d/dbs" || in.Parts[1].Source.SQLite.Spool != "/d/tmp" {
+	if in.Parts[5].Source.Files.Root != "/d" || in.Parts[1].Source.SQLite.Path != "/d/dbs" || in.Parts[1].Source.SQLite.Spool != "/d/tmp" {
 		t.Errorf("got %+v", in.Parts)
 	}
-	if after := fmt.Sprintf("%+v %+v", s.Run, *s.Parts[4].Source.Files); after != before {
+	if after := fmt.Sprintf("%+v %+v", s.Run, *s.Parts[5].Source.Files); after != before {
 		t.Error("the service itself was changed")
 	}
 	run := config.Service{Run: &config.Run{Command: []string{"{data}{data}", "{port}"}, Env: []string{"A={data}"}, Folder: "{data}"}}.InData("/{port}").Run
@@ -294,7 +305,7 @@ func TestInData(t *testing.T) {
 	if got := config.Expand("{port} {address} {other} {folder}", map[string]string{"port": "{address}", "address": "1", "other": "2"}); got != "{address} 1 {other} {folder}" {
 		t.Errorf("got %q", got)
 	}
-	for _, kind := range []string{"http", "sqlite", "exec", "push", "files"} {
+	for _, kind := range []string{"http", "sqlite", "exec", "file", "push", "files"} {
 		if got := s.Parts[0].Source.Kind(); got != kind {
 			t.Errorf("kind %s, want %s", got, kind)
 		}
@@ -443,15 +454,19 @@ func mistakes() []mistake {
 		{"strategy", run("save_strategy: HOURLY"), `:1: services.a.save_strategy is "HOURLY"; allowed are SCHEDULED, ON_REQUEST, ON_SHUTDOWN, MANUAL`, ""},
 		{"a part's name", up("parts: {Store: {serializer: raw, source: {push: {}}}}"), `:1: services.a.parts has the key "Store"; allowed are names of parts, such as store, backend and assets`, ""},
 		{"an empty part", up("parts: {store: }"), ":1: services.a.parts.store.serializer is missing: the serializer: built in, or pinned", ""},
-		{"a part without a source", up("parts: {store: {serializer: raw}}"), ":1: services.a.parts.store.source is missing: where its state comes from and goes to: one of files, sqlite, http, exec, push", ""},
+		{"a part without a source", up("parts: {store: {serializer: raw}}"), ":1: services.a.parts.store.source is missing: where its state comes from and goes to: one of file, files, sqlite, http, exec, push", ""},
 		{"a serializer's name", up("parts: {store: {serializer: ../x, source: {push: {}}}}"), `:1: services.a.parts.store.serializer is "../x"`, ""},
 		{"settings that are a list", up("parts: {store: {serializer: raw, settings: [x], source: {push: {}}}}"), ":1: services.a.parts.store.settings is a list", ""},
 		{"lag", up("parts: {store: {serializer: raw, lag: 2h, source: {push: {}}}}"), `:1: services.a.parts.store.lag is "2h"`, "ranges of text"},
-		{"no source", part("{}"), ":1: services.a.parts.store.source has none; it must have one of files, sqlite, http, exec, push", ""},
+		{"no source", part("{}"), ":1: services.a.parts.store.source has none; it must have one of file, files, sqlite, http, exec, push", ""},
 		{"a source without a value", part(""), ":1: services.a.parts.store.source has none", ""},
-		{"two sources", part("{push: {}, files: {root: x}}"), ":1: services.a.parts.store.source has push and files; it must have one of files, sqlite, http, exec, push", ""},
-		{"an unknown source", part("{redis: {}}"), ":1: services.a.parts.store.source.redis is not known; allowed are files, sqlite, http, exec, push", ""},
-		{"a source that is text", part("push"), `:1: services.a.parts.store.source is "push"; it must be a map, of files, sqlite`, ""},
+		{"two sources", part("{push: {}, files: {root: x}}"), ":1: services.a.parts.store.source has push and files; it must have one of file, files, sqlite, http, exec, push", ""},
+		{"an unknown source", part("{redis: {}}"), ":1: services.a.parts.store.source.redis is not known; allowed are file, files, sqlite, http, exec, push", ""},
+		{"none and a host", up("match: {none: true, host: [a]}"), ":1: services.a.match has none beside conditions", ""},
+		{"none and idle", "services: {a: {run: {command: [a]}, match: {none: true}, idle: 1m}}", ":1: services.a.idle stands beside match", ""},
+		{"a check that there is not", part("{file: {path: x, check: yaml}}"), `:1: services.a.parts.store.source.file.check is "yaml"; allowed are json`, ""},
+		{"empty that is a number", part("{file: {path: x, empty: 1}}"), ":1: services.a.parts.store.source.file.empty is 1; it must be a text", ""},
+		{"a source that is text", part("push"), `:1: services.a.parts.store.source is "push"; it must be a map, of file, files, sqlite`, ""},
 		{"files without a root", part("{files: {}}"), ":1: services.a.parts.store.source.files.root is missing: the folder", ""},
 		{"a bad pattern", part("{files: {root: x, include: ['[']}}"), `:1: services.a.parts.store.source.files.include[0] is "[": syntax error in pattern`, "patterns"},
 		{"too many tries", part("{files: {root: x, tries: 101}}"), ":1: services.a.parts.store.source.files.tries is 101; it must be a whole number from 1 to 100", ""},
@@ -541,7 +556,7 @@ func TestAllAtOnce(t *testing.T) {
 	for line := range strings.Lines(err.Error()) {
 		lines = append(lines, strings.TrimPrefix(strings.SplitN(strings.TrimPrefix(line, path(t)+":"), " is ", 2)[0], ""))
 	}
-	want := []string{"7: listen", "2: services.b.idle", "2: services.b.run.command", "4: services.a.upstream", "6: services.a.parts.p.source has none; it must have one of files, sqlite, http, exec, push\n", "6: services.a.parts.p.serializer"}
+	want := []string{"7: listen", "2: services.b.idle", "2: services.b.run.command", "4: services.a.upstream", "6: services.a.parts.p.source has none; it must have one of file, files, sqlite, http, exec, push\n", "6: services.a.parts.p.serializer"}
 	if !slices.Equal(lines, want) {
 		t.Errorf("got  %q\nwant %q", lines, want)
 	}
@@ -590,14 +605,14 @@ func TestGoodFiles(t *testing.T) {
 // belongs to the preset's choice is gone.
 func TestPresetsUnderTheFile(t *testing.T) {
 	plain := service(t, "a", a("preset: json-server"))
-	if plain.Preset != "json-server" || plain.Run.Command[0] != "json-server" || plain.Ready.HTTP == "" || plain.Parts[0].Source.Files.Root != "{data}" || plain.Match.Hosts[0] != "a.localhost" {
+	if plain.Preset != "json-server" || plain.Run.Command[0] != "json-server" || plain.Ready.HTTP == "" || plain.Parts[0].Source.File.Path != "{data}/db.json" || plain.Match.Hosts[0] != "a.localhost" {
 		t.Errorf("got %+v", plain)
 	}
-	own := service(t, "a", a("preset: json-server, run: {port: 7000, env: {A: b}}, ready: {line: x}, parts: {store: {lag: 9s, source: {files: {tries: 3}}}, more: {serializer: raw, source: {push: {}}}}"))
+	own := service(t, "a", a("preset: json-server, run: {port: 7000, env: {A: b}}, ready: {line: x}, parts: {store: {lag: 9s, source: {file: {tries: 3}}}, more: {serializer: raw, source: {push: {}}}}"))
 	if own.Run.Port != 7000 || own.Run.Command[0] != "json-server" || own.Ready.HTTP != "" || own.Ready.Line != "x" {
 		t.Errorf("run %+v, ready %+v", own.Run, own.Ready)
 	}
-	if len(own.Parts) != 2 || own.Parts[1].Lag != 9*time.Second || own.Parts[1].Serializer != "files" || own.Parts[1].Source.Files.Tries != 3 || own.Parts[1].Source.Files.Root != "{data}" {
+	if len(own.Parts) != 2 || own.Parts[1].Lag != 9*time.Second || own.Parts[1].Serializer != "json" || own.Parts[1].Source.File.Tries != 3 || own.Parts[1].Source.File.Path != "{data}/db.json" {
 		t.Errorf("parts %+v", own.Parts)
 	}
 	command := service(t, "a", a("preset: json-server, run: {command: [x]}"))
@@ -609,7 +624,7 @@ func TestPresetsUnderTheFile(t *testing.T) {
 		t.Errorf("upstream: %+v", up)
 	}
 	other := service(t, "a", a("preset: json-server, parts: {store: {source: {push: {}}}}"))
-	if other.Parts[0].Source.Kind() != "push" || other.Parts[0].Serializer != "files" {
+	if other.Parts[0].Source.Kind() != "push" || other.Parts[0].Serializer != "json" {
 		t.Errorf("source: %+v", other.Parts[0])
 	}
 	_, _, err := parse(t, a("preset: json-server, parts: {store: {source: {files: {root: 5}}}}"))

@@ -39,6 +39,7 @@ func (s Service) expanded(values map[string]string) Service {
 		run.Command, run.Env, run.Folder = ExpandAll(run.Command, values), ExpandAll(run.Env, values), Expand(run.Folder, values)
 		s.Run = &run
 	}
+	s.Changed = ExpandAll(s.Changed, values)
 	s.Parts = slices.Clone(s.Parts)
 	for i := range s.Parts {
 		s.Parts[i].Source = s.Parts[i].Source.Filled(values)
@@ -49,6 +50,11 @@ func (s Service) expanded(values map[string]string) Service {
 // Filled gives the source with values filled in, as [Expand] does, wherever placeholders may stand. s keeps what it
 // has.
 func (s Source) Filled(values map[string]string) Source {
+	if s.File != nil {
+		c := *s.File
+		c.Path, c.Spool.Folder = Expand(c.Path, values), Expand(c.Spool.Folder, values)
+		s.File = &c
+	}
 	if s.Files != nil {
 		c := *s.Files
 		c.Root, c.Spool = Expand(c.Root, values), Expand(c.Spool, values)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/source/exec"
+	"github.com/torpor-run/torpor/runtime/source/file"
 	"github.com/torpor-run/torpor/runtime/source/files"
 	sourcehttp "github.com/torpor-run/torpor/runtime/source/http"
 	"github.com/torpor-run/torpor/runtime/source/push"
@@ -47,6 +48,13 @@ const (
 // both is the schema of objects that have two keys.
 func both(a, b string) map[string]any {
 	return map[string]any{"type": "object", "required": []string{a, b}}
+}
+
+// noneBeside is the schema of a match that takes no requests, and has a condition.
+func noneBeside(key string) map[string]any {
+	s := both(keyNone, key)
+	s["properties"] = map[string]any{keyNone: map[string]any{"const": true}}
+	return s
 }
 
 // never is a schema of what is none of all.
@@ -88,6 +96,8 @@ func serviceForm(s *Service, enabled *bool) group {
 		{name: keyReady, about: "how it is known that the program can be used", def: "its port accepts connections", value: ready},
 		{name: "match", about: "which requests are the service's: those that meet one value of each kind given", def: "the host NAME.localhost", value: matchForm(&s.Match)},
 		{name: "reads", about: "which requests change nothing", value: readsForm(&s.Reads)},
+		{name: "changed", about: "the command that tells whether anything has changed, where requests do not go through the gateway: exit code 0, it has, 1, it has not",
+			value: wordList{to: &s.Changed, plain: new([]string), what: `[sh, -c, "test {data}/db -nt {data}/seen"]`, least: 1, numbers: true, expand: true, empty: true}},
 		{name: keyIdle, about: "without requests for so long the service is saved and stopped; 0: never", def: "0", value: span{to: &s.Idle, least: MinIdle, most: MaxIdle, zero: true}},
 		{name: "wake_timeout", about: "how long a request waits for a service that wakes", def: FormatDuration(DefaultWakeTimeout), value: span{to: &s.WakeTimeout, least: MinWakeTimeout, most: MaxWakeTimeout}},
 		{name: "upgraded", about: "whether WebSockets and the like hold saves up", def: string(UpgradedRelease), value: oneOf[Upgraded]{&s.Upgraded, []Upgraded{UpgradedRelease, UpgradedHold}}},
@@ -95,7 +105,11 @@ func serviceForm(s *Service, enabled *bool) group {
 	keys = append(keys, strategyKeys(&s.Strategies)...)
 	keys = append(keys, key{name: keyParts, about: "the parts of the state: store, backend, assets, or others", value: &named[Part]{to: &s.Parts, bind: partForm,
 		what: "names of parts, such as store, backend and assets: a letter a to z, then letters, digits, _ and -"}})
-	rules := never(both(keyRun, keyUpstream), both(keyReady, keyUpstream), map[string]any{"required": []string{keyIdle, keyUpstream}, "properties": map[string]any{keyIdle: never(map[string]any{"enum": []any{0, "0", "0s"}})}})
+	idles := never(map[string]any{"enum": []any{0, "0", "0s"}})
+	noRequests := map[string]any{"type": "object", "required": []string{keyNone}, "properties": map[string]any{keyNone: map[string]any{"const": true}}}
+	rules := never(both(keyRun, keyUpstream), both(keyReady, keyUpstream),
+		map[string]any{"required": []string{keyIdle, keyUpstream}, "properties": map[string]any{keyIdle: idles}},
+		map[string]any{"type": "object", "required": []string{keyIdle, "match"}, "properties": map[string]any{keyIdle: idles, "match": noRequests}})
 	return group{keys: keys, rules: rules, needs: map[string]any{"anyOf": []any{map[string]any{"required": []string{keyRun}}, map[string]any{"required": []string{keyUpstream}}}}, must: true,
 		after: func(r *reader, at string, n *node) { s.complete(r, at, n) }}
 }
@@ -116,7 +130,10 @@ func (s *Service) complete(r *reader, at string, n *node) {
 			r.add(idle, join(at, keyIdle), "stands without run; a service that somebody else runs cannot be put to sleep")
 		}
 	}
-	if len(s.Match.Hosts)+len(s.Match.Paths)+len(s.Match.Headers)+len(s.Match.AWS) == 0 {
+	if idle := n.get(keyIdle); idle != nil && s.Idle != 0 && s.Match.None {
+		r.add(idle, join(at, keyIdle), "stands beside match: {none: true}; of a service that gets no requests nobody knows when it is idle")
+	}
+	if len(s.Match.Hosts)+len(s.Match.Paths)+len(s.Match.Headers)+len(s.Match.AWS) == 0 && !s.Match.None {
 		s.Match.Hosts = []string{s.Name + ".localhost"}
 	}
 	s.completeParts()
@@ -279,12 +296,17 @@ func matchForm(m *Match) group {
 		{name: keyPath, about: "prefixes of paths, on segment borders", value: wordList{to: &m.Paths, what: "[/orders]", pattern: pathPattern, least: 1, unique: true, tidy: trimSlash}},
 		{name: keyStrip, about: "the prefix is taken away before the request goes on (X-Forwarded-Prefix says it)", def: "false", value: flag{to: &m.Strip}},
 		{name: "header", about: `headers and their values, "*" for any`, value: wordMap{to: &m.Headers, keyWhat: "names of headers but Host, for which there is host", keys: headerPattern, pattern: printPattern, nonEmpty: true, tidyKey: http.CanonicalHeaderKey}},
+		{name: keyNone, about: "true: none, clients speak to the service directly", value: flag{to: &m.None}},
 		{name: "aws", about: "AWS services, as the AWS CLI calls them", value: wordList{to: &m.AWS, what: "[kinesis, dynamodb]", pattern: awsPattern, least: 1, unique: true}},
 	},
 		needs: needs(keyStrip, keyPath),
+		rules: never(noneBeside("host"), noneBeside(keyPath), noneBeside("header"), noneBeside("aws")),
 		after: func(r *reader, at string, n *node) {
 			if strip := n.get(keyStrip); strip != nil && n.get(keyPath) == nil {
 				r.add(strip, join(at, keyStrip), "stands without path, whose prefixes it takes away")
+			}
+			if m.None && len(m.Hosts)+len(m.Paths)+len(m.Headers)+len(m.AWS) > 0 {
+				r.add(n, at, "has none beside conditions; allowed is one of the two")
 			}
 			if _, has := m.Headers["Host"]; has {
 				r.add(n, join(at, "header"), "has Host; use match.host")
@@ -321,6 +343,7 @@ func partForm(name string, p *Part) group {
 
 func sourceForm(s *Source) group {
 	g := group{keys: []key{
+		{name: sourceFile, about: "one file whose bytes are the state", value: newSection(&s.File, fileForm)},
 		{name: sourceFiles, about: "a folder", value: newSection(&s.Files, filesForm)},
 		{name: sourceSQLite, about: "one SQLite database, or those of a folder", value: newSection(&s.SQLite, sqliteForm)},
 		{name: sourceHTTP, about: "a URL of the service that gives, takes and deletes its state", value: newSection(&s.HTTP, httpForm)},
@@ -354,10 +377,14 @@ func spoolFolder(to *string, def string) key {
 
 const systemTemp = "the system's folder for temporary files"
 
+func spoolMemory(to *int) key {
+	return key{name: "spool_memory", about: "how much of it is kept in memory", def: FormatSize(spool.DefaultMemory), value: whole[int]{to: to, least: spool.MinMemory, most: spool.MaxMemory, bytes: true}}
+}
+
 func spoolKeys(s *spool.Config) []key {
 	return []key{
 		spoolFolder(&s.Folder, systemTemp),
-		{name: "spool_memory", about: "how much of it is kept in memory", def: FormatSize(spool.DefaultMemory), value: whole[int]{to: &s.Memory, least: spool.MinMemory, most: spool.MaxMemory, bytes: true}},
+		spoolMemory(&s.Memory),
 		{name: "max_bytes", about: "the largest state", def: FormatSize(spool.DefaultBytes), value: whole[int64]{to: &s.Bytes, least: spool.MinBytes, most: spool.MaxBytes, bytes: true}},
 	}
 }
@@ -365,6 +392,20 @@ func spoolKeys(s *spool.Config) []key {
 func checkPattern(s string) error {
 	_, err := path.Match(s, "")
 	return err
+}
+
+func fileForm(s *file.Config) group {
+	return group{keys: []key{
+		{name: keyPath, about: "the file", required: true, value: text{to: &s.Path, what: "a file, such as '{data}/db.json'", folder: true}},
+		{name: "check", about: "json: the file is taken only if it is one whole JSON text", def: "none", value: oneOf[file.Check]{&s.Check, []file.Check{file.JSON}}},
+		{name: "empty", about: "the state that a missing file stands for", def: "no bytes", value: textBytes{to: &s.Empty}},
+		{name: "settle", about: "how long the file must have been left alone before it is read", def: FormatDuration(file.DefaultSettle), value: span{to: &s.Settle, least: file.MinSettle, most: file.MaxSettle}},
+		{name: "tries", about: "how often a file that changes is read before a save gives up", def: strconv.Itoa(file.DefaultTries), value: whole[int]{to: &s.Tries, least: 1, most: file.MaxTries}},
+		{name: "atomic", about: "requests need not be held", def: "false", value: flag{to: &s.Atomic}},
+		spoolFolder(&s.Spool.Folder, systemTemp),
+		spoolMemory(&s.Spool.Memory),
+		{name: "max_bytes", about: "the largest file", def: FormatSize(spool.DefaultBytes), value: whole[int64]{to: &s.MaxBytes, least: spool.MinBytes, most: spool.MaxBytes, bytes: true}},
+	}}
 }
 
 func filesForm(s *files.Config) group {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/source/exec"
+	"github.com/torpor-run/torpor/runtime/source/file"
 	"github.com/torpor-run/torpor/runtime/source/files"
 	"github.com/torpor-run/torpor/runtime/source/http"
 	"github.com/torpor-run/torpor/runtime/source/push"
@@ -42,6 +43,9 @@ type Service struct {
 	Ready supervisor.Ready // of Run; zero: the port accepts connections
 	Match Match
 	Reads Reads
+	// Changed is the command that tells whether anything has changed, where requests do not go through the gateway;
+	// none: it is told by the requests. It gets what Run gets; of an Upstream, PATH.
+	Changed []string
 
 	Idle        time.Duration // without requests for so long it is put to sleep; 0: never, as with Upstream
 	WakeTimeout time.Duration // how long a request waits for a service that wakes
@@ -83,6 +87,7 @@ type Match struct {
 	Strip   bool              // the prefix is taken away before the request goes on
 	Headers map[string]string // by canonical name; "*" is any value
 	AWS     []string          // names of AWS services
+	None    bool              // no requests are: clients speak to the service directly
 }
 
 // Reads says which requests change nothing that a state would have to keep.
@@ -117,6 +122,7 @@ type Part struct {
 // does not give are zero, which means the source's default. Service and Part, and Dirty of Push, are the
 // caller's to set; the configurations may be changed.
 type Source struct {
+	File   *file.Config
 	Files  *files.Config
 	SQLite *sqlite.Config
 	HTTP   *http.Config
@@ -124,9 +130,11 @@ type Source struct {
 	Push   *push.Config
 }
 
-// Kind is the key of the source: files, sqlite, http, exec or push.
+// Kind is the key of the source: file, files, sqlite, http, exec or push.
 func (s Source) Kind() string {
 	switch {
+	case s.File != nil:
+		return sourceFile
 	case s.Files != nil:
 		return sourceFiles
 	case s.SQLite != nil:
@@ -143,6 +151,7 @@ func (s Source) Kind() string {
 
 // The keys of sources.
 const (
+	sourceFile   = "file"
 	sourceFiles  = "files"
 	sourceSQLite = "sqlite"
 	sourceHTTP   = "http"

@@ -126,6 +126,21 @@ func (v text) schema(bool) map[string]any {
 
 func (v text) show(bool) any { return orNil(*v.to) }
 
+// textBytes is a text whose bytes are wanted.
+type textBytes struct{ to *[]byte }
+
+func (v textBytes) read(r *reader, at string, n *node) {
+	if n.kind != scalar || n.tag != tagText {
+		r.want(at, n, "a text, such as '{}'")
+		return
+	}
+	*v.to = []byte(n.text)
+}
+
+func (v textBytes) schema(bool) map[string]any { return map[string]any{"type": "string"} }
+
+func (v textBytes) show(bool) any { return orNil(string(*v.to)) }
+
 // matches holds s against a pattern; "" is every one.
 func matches(pattern, s string) bool {
 	return pattern == "" || regexp.MustCompile(pattern).MatchString(s)

@@ -20,9 +20,18 @@ type Program struct {
 	Logger     *slog.Logger
 }
 
+// ProgramError says that a program ended otherwise than with exit code 0.
+type ProgramError struct {
+	Exit Exit
+	said string
+}
+
+// Error implements error.
+func (e *ProgramError) Error() string { return fmt.Sprintf("it %v%s", e.Exit, e.said) }
+
 // RunProgram runs a program that is no service under a guard, and returns when it has ended and nothing is left of
 // what it began, which is ended with it. When ctx ends so does the program: it is asked, and killed after Grace. The
-// error is nil if the exit code is 0; otherwise it says how the program ended and what it said last. It wraps
+// error is nil if the exit code is 0; otherwise it is a [*ProgramError], with what the program said last. It wraps
 // context.Cause(ctx) if that is over, abi.ErrNotFound if the program or its folder is missing, and
 // errors.ErrUnsupported where the system has no process groups. It is safe for concurrent use.
 func RunProgram(ctx context.Context, p Program) error {
@@ -78,7 +87,7 @@ func RunProgram(ctx context.Context, p Program) error {
 	case err != nil:
 		err = fmt.Errorf("%w%s", err, tail)
 	case exit.Code != 0 || exit.Signal != "":
-		err = fmt.Errorf("it %v%s", exit, tail)
+		err = &ProgramError{Exit: exit, said: tail}
 	}
 	return errors.Join(err, left)
 }
