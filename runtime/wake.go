@@ -112,7 +112,7 @@ func (s *Service) wake(ctx context.Context) (err error) {
 		return s.err
 	}
 	restore := s.rt.Persistent() && (s.load != LoadManual || s.ran && !s.unread)
-	ran := s.ran
+	ran, crashed := s.ran, s.ran && !s.asleep
 	s.mu.Unlock()
 
 	event := WakeEvent{Service: s.name}
@@ -125,6 +125,11 @@ func (s *Service) wake(ctx context.Context) (err error) {
 			return err
 		}
 		event.Restore = time.Since(start)
+	}
+	if restore && crashed && s.process != nil {
+		if err := s.replaceTorn(ctx); err != nil {
+			return err
+		}
 	}
 	if s.process != nil {
 		starting := time.Now()
@@ -204,6 +209,35 @@ func (s *Service) died() error {
 		s.status, s.err = StatusAvailable, exited
 	}
 	return exited
+}
+
+// replaceTorn looks at what a process that died has left in its files. Where that is nothing that could be saved,
+// such as a file that was cut off half way, a program would not start from it either, and every file is given back as
+// it was saved.
+func (s *Service) replaceTorn(ctx context.Context) error {
+	offline := s.some((*part).offline)
+	for _, p := range offline {
+		c, err := p.Source.Capture(ctx)
+		if err == nil {
+			err = c.Close()
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("service %s, part %s: looking at what its program left: %w", s.name, p.Name, context.Cause(ctx))
+		}
+		if err == nil || !slices.ContainsFunc(offline, s.saved) {
+			continue
+		}
+		s.rt.logger.Error("what the service's program left when it died is no state; what was saved is given back", "service", s.name, "part", p.Name, "error", err)
+		since, dirty := p.Dirty.Since()
+		if _, err := s.restoreParts(ctx, offline); err != nil {
+			return err
+		}
+		if dirty {
+			s.lose(p, since)
+		}
+		return nil
+	}
+	return nil
 }
 
 // adopt marks what sources of files find where nothing of it was ever saved.
@@ -314,15 +348,20 @@ func (s *Service) countLost() {
 		} else {
 			continue
 		}
-		generation := s.generationOf(p)
-		err := fmt.Errorf("service %s, part %s: its program died, and %w: it changed from %s on, and generation %d is the last one saved (save, load or reset the service to accept that)",
-			s.name, p.Name, ErrLost, since.UTC().Format(time.RFC3339), generation)
-		s.rt.logger.Error("the service's program died, and with it what was not saved", "service", s.name, "part", p.Name,
-			"unsaved_since", since, "generation", generation)
-		s.mu.Lock()
-		p.lost = err
-		s.mu.Unlock()
+		s.lose(p, since)
 	}
+}
+
+// lose notes that changes since a time are gone.
+func (s *Service) lose(p *part, since time.Time) {
+	generation := s.generationOf(p)
+	err := fmt.Errorf("service %s, part %s: its program died, and %w: it changed from %s on, and generation %d is the last one saved (save, load or reset the service to accept that)",
+		s.name, p.Name, ErrLost, since.UTC().Format(time.RFC3339), generation)
+	s.rt.logger.Error("the service's program died, and with it what was not saved", "service", s.name, "part", p.Name,
+		"unsaved_since", since, "generation", generation)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.lost = err
 }
 
 // accept forgets what was lost.

@@ -884,3 +884,32 @@ func TestSyncAfterALoss(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// What a program left in its files when it died is kept, unless it is no state.
+func TestTornFilesAreReplaced(t *testing.T) {
+	files := newTable()
+	l, p := beginProgram(t, vfs.NewMem(), files, nil)
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	p.set(t, l.svc, "b", "2")
+	files.mu.Lock()
+	files.capErr = errors.New("it ends in the middle")
+	files.mu.Unlock()
+	p.onStart = func() {
+		files.mu.Lock()
+		defer files.mu.Unlock()
+		files.capErr = nil
+	}
+	p.die()
+	l.svc.ProcessExited(errors.New("ended with SIGKILL"))
+	eventually(t, "running again", func() bool { return l.status() == runtime.StatusRunning })
+	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1"}) {
+		t.Errorf("files are %v", got)
+	}
+	if _, err := l.svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
+		t.Errorf("sync after a loss: %v", err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
