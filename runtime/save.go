@@ -30,6 +30,7 @@ type captured struct {
 	early   bool   // the service may not have written yet what was acknowledged before
 	marks   uint64 // how many there were
 	stopped bool   // the process was not running
+	deaths  uint64 // of the process, before
 }
 
 // saveParts captures the parts chosen at one moment and saves each.
@@ -55,7 +56,7 @@ func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error 
 	for _, c := range caught {
 		event, err := s.savePart(ctx, c)
 		if err != nil {
-			s.giveUp(c.part, c.dirty)
+			s.giveUp(c.part, c.dirty, c.deaths)
 			err = fmt.Errorf("service %s, part %s: not saved: %w", s.name, c.part.Name, err)
 			errs = append(errs, err)
 		}
@@ -91,15 +92,15 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 			s.setCaptured(p, dirty)
 			start := time.Now()
 			s.mu.Lock()
-			stopped := s.process != nil && !s.up
+			stopped, deaths := s.process != nil && !s.up, s.deaths
 			s.mu.Unlock()
 			early := !stopped && p.Lag > 0 && start.Sub(last) < p.Lag
 			c, err := s.capturePart(ctx, p, stopped)
 			if err != nil {
-				s.giveUp(p, dirty)
+				s.giveUp(p, dirty, deaths)
 				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
 			}
-			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start), early: early, marks: marks, stopped: stopped})
+			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start), early: early, marks: marks, stopped: stopped, deaths: deaths})
 		}
 		return nil
 	}
@@ -115,7 +116,7 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 	}
 	if err != nil {
 		for _, c := range caught {
-			s.giveUp(c.part, c.dirty)
+			s.giveUp(c.part, c.dirty, c.deaths)
 			err = errors.Join(err, c.capture.Close())
 		}
 		return nil, err
@@ -140,10 +141,22 @@ func (s *Service) setCaptured(p *part, c changes) {
 	p.captured = c
 }
 
-// giveUp marks dirty again what was captured and could not be saved.
-func (s *Service) giveUp(p *part, c changes) {
-	p.Dirty.putBack(c)
+// giveUp marks dirty again what was captured and could not be saved; if the process has died since then, what it
+// kept in memory is lost. deaths is how many there were before the capture.
+func (s *Service) giveUp(p *part, c changes, deaths uint64) {
+	s.mu.Lock()
+	died, resetting := s.deaths != deaths, s.resetting
+	s.mu.Unlock()
 	s.setCaptured(p, changes{})
+	switch {
+	case died && resetting:
+	case died && !p.offline() && !p.SelfMarking:
+		if !c.since.IsZero() {
+			s.lose(p, c.since)
+		}
+	default:
+		p.Dirty.putBack(c)
+	}
 }
 
 // savePart makes one generation of what was captured, proves it and commits it: as a delta where that

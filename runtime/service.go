@@ -42,17 +42,19 @@ type Service struct {
 	// working serializes saves, loads and resets; it is taken before state.
 	working chan struct{}
 
-	mu     sync.Mutex // guards what follows and the parts' figures
-	status Status
-	err    error   // of status error
-	unread bool    // MANUAL load: there is a saved state that has not been loaded
-	waking *waking // of status starting
-	up     bool    // the process runs
-	asleep bool    // put to sleep, and not woken yet
-	ran    bool    // in this runtime's life: what was saved is given back whatever the load strategy
-	giving bool    // the process runs and is given its state; its end is then kept in exited
-	exited error
-	exits  []time.Time // when it ended by itself, lately
+	mu        sync.Mutex // guards what follows and the parts' figures
+	status    Status
+	err       error   // of status error
+	unread    bool    // MANUAL load: there is a saved state that has not been loaded
+	waking    *waking // of status starting
+	up        bool    // the process runs
+	asleep    bool    // put to sleep, and not woken yet
+	ran       bool    // in this runtime's life: what was saved is given back whatever the load strategy
+	giving    bool    // the process runs and is given its state; its end is then kept in exited
+	exited    error
+	deaths    uint64      // how often the process ended by itself
+	resetting bool        // and what is live is half of a reset, of no use if the process dies
+	exits     []time.Time // when it ended by itself, lately
 }
 
 // part is one part of a service; its figures are guarded by the service's mu.
@@ -263,7 +265,8 @@ func (s *Service) Load(ctx context.Context) (found bool, err error) {
 
 // Reset empties the live state and, unless the save strategy is MANUAL, saves that; the generation
 // before stays beside it. It also ends the status error. Where nothing can be saved over what is there,
-// nothing is done.
+// nothing is done. When it fails later, a service with a process is stopped, and the next wake gives back what is
+// saved.
 func (s *Service) Reset(ctx context.Context) error {
 	if !s.rt.Persistent() {
 		return s.work(ctx, s.empty)
@@ -277,10 +280,16 @@ func (s *Service) Reset(ctx context.Context) error {
 		if err := s.writable(); err != nil {
 			return err
 		}
+		s.setResetting(true)
+		defer s.setResetting(false)
 		if err := s.holding(ctx, s.empty); err != nil {
 			return err
 		}
-		return s.saveParts(ctx, func(*part) bool { return true })
+		err := s.saveParts(ctx, func(*part) bool { return true })
+		if err != nil && s.process != nil {
+			err = s.unreset(ctx, err)
+		}
+		return err
 	})
 }
 

@@ -296,17 +296,29 @@ func (s *Service) ProcessExited(cause error) {
 	cause = fmt.Errorf("service %s: %w: %w", s.name, ErrProcess, cause)
 	s.mu.Lock()
 	s.up = false
-	if s.giving {
+	s.deaths++
+	if s.giving || s.status == StatusStopping {
 		s.exited = cause
 	}
-	if s.giving || s.status != StatusRunning {
-		s.mu.Unlock()
-		return
+	down := !s.giving && s.status == StatusRunning
+	s.mu.Unlock()
+	if down {
+		s.fell(cause)
 	}
-	s.status, s.err, s.ran = StatusAvailable, cause, true
+}
+
+// fell makes a running service whose process has ended available, and wakes it if it may.
+func (s *Service) fell(cause error) {
+	s.mu.Lock()
+	s.status, s.err, s.ran, s.exited = StatusAvailable, cause, !s.resetting, nil
+	resetting := s.resetting
 	again := s.mayRestart()
 	s.mu.Unlock()
-	s.countLost()
+	if resetting {
+		s.clean()
+	} else {
+		s.countLost()
+	}
 	if !again {
 		s.rt.logger.Error("the service's program has ended too often; its next request starts it", "service", s.name, "error", cause)
 		return
@@ -433,13 +445,19 @@ func (s *Service) suspend(ctx context.Context, event *SleepEvent) error {
 		return dirty && !stays(p)
 	}); err != nil {
 		s.set(StatusRunning, nil)
+		s.mu.Lock()
+		died := s.exited
+		s.mu.Unlock()
+		if died != nil {
+			s.fell(died)
+		}
 		return err
 	}
 	stopping := time.Now()
 	err := s.stopProcess(ctx)
 	event.Stop = time.Since(stopping)
 	s.mu.Lock()
-	s.ran, s.asleep = true, true
+	s.ran, s.asleep, s.exited = true, true, nil
 	s.mu.Unlock()
 	if err == nil {
 		err = s.saveStopped(ctx)
@@ -599,15 +617,26 @@ func (s *Service) empty(ctx context.Context) error {
 // unreset has the next wake give every part what is saved of it: after half a reset nothing that lives is of use.
 func (s *Service) unreset(ctx context.Context, err error) error {
 	err = errors.Join(err, s.stopProcess(context.WithoutCancel(ctx)))
+	s.clean()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status, s.err, s.ran = StatusAvailable, err, false
+	return err
+}
+
+// clean takes the dirty marks away.
+func (s *Service) clean() {
 	for _, p := range s.parts {
 		if p.Dirty != nil {
 			p.Dirty.take()
 		}
 	}
+}
+
+func (s *Service) setResetting(v bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status, s.err, s.ran = StatusAvailable, err, false
-	return err
+	s.resetting = v
 }
 
 // watchIdle puts the service to sleep when it has been idle for long enough, until ctx ends.

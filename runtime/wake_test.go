@@ -913,3 +913,74 @@ func TestTornFilesAreReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// dying is a table whose program dies while it is captured.
+type dying struct {
+	online
+	die func() // nil: not any more
+}
+
+func (d *dying) Capture(ctx context.Context) (runtime.Capture, error) {
+	if die := d.die; die != nil {
+		d.die = nil
+		die()
+		return nil, errors.New("unexpected EOF")
+	}
+	return d.online.Capture(ctx)
+}
+
+// What was not saved is lost, and told so, however late the news of the end is, and whatever was under way.
+func TestProgramDiesInCapture(t *testing.T) {
+	for name, do := range map[string]func(*runtime.Service) error{
+		"save":  func(s *runtime.Service) error { return s.Save(context.Background()) },
+		"sleep": func(s *runtime.Service) error { return s.Sleep(context.Background()) },
+		"reset": func(s *runtime.Service) error { return s.Reset(context.Background()) },
+	} {
+		for _, late := range []time.Duration{0, 30 * time.Millisecond} {
+			var d *dying
+			files := newTable()
+			l, p := beginProgram(t, vfs.NewMem(), files, func(sc *runtime.ServiceConfig) {
+				o, _ := sc.Parts[0].Source.(online)
+				d = &dying{online: o}
+				sc.Parts[0].Source = d
+			})
+			svc := l.svc
+			p.set(t, svc, "a", "1")
+			l.save(t)
+			p.set(t, svc, "b", "2")
+			news := func() { svc.ProcessExited(errors.New("ended with SIGKILL")) }
+			d.die = func() {
+				p.die()
+				if late == 0 {
+					news()
+				}
+			}
+			if err := do(svc); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			if late > 0 {
+				time.Sleep(late)
+				news()
+			}
+			if name == "reset" {
+				if err := svc.Wake(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, "running again", func() bool { return l.status() == runtime.StatusRunning })
+			l.wants(t, map[string]string{"a": "1"})
+			want := map[string]string{"a": "1", "b": "2"}
+			if name == "reset" { // it was told to go wholly or not at all
+				want = map[string]string{"a": "1"}
+			} else if _, err := svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
+				t.Errorf("%s, news after %v: sync says %v", name, late, err)
+			}
+			if got := files.all(); !maps.Equal(got, want) {
+				t.Errorf("%s, news after %v: files are %v, want %v", name, late, got, want)
+			}
+			if err := l.end(t); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
