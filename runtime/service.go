@@ -417,6 +417,12 @@ type PartGeneration struct {
 // settle waits until the sources find what has been acknowledged so far, and it is known what has changed.
 func (s *Service) settle(ctx context.Context) error {
 	s.ask(ctx)
+	s.mu.Lock()
+	up := s.process == nil || s.up
+	s.mu.Unlock()
+	if !up {
+		return nil // what has ended writes no more
+	}
 	var until time.Time
 	for _, p := range s.parts {
 		if p.Lag == 0 {

@@ -439,6 +439,11 @@ func (s *Service) suspend(ctx context.Context, event *SleepEvent) error {
 	}
 	s.status = StatusStopping
 	s.mu.Unlock()
+	// Some programs write late, and nothing at their end.
+	if err := s.settle(ctx); err != nil {
+		s.set(StatusRunning, nil)
+		return err
+	}
 	stays := func(p *part) bool { return s.process != nil && p.offline() } // saved when the process has ended
 	if err := s.saveParts(ctx, func(p *part) bool {
 		_, dirty := p.Dirty.Since()
@@ -491,17 +496,18 @@ func (s *Service) saveStopped(ctx context.Context) error {
 // close saves what is dirty, unless the strategy is MANUAL, and stops the process.
 func (s *Service) close(ctx context.Context) error {
 	saves := s.rt.Persistent() && s.save != SaveManual
-	if saves {
-		s.ask(ctx)
-	}
 	if s.process == nil {
 		if saves {
+			s.ask(ctx)
 			return s.saveIfDirty(ctx)
 		}
 		return nil
 	}
 	var err error
 	if saves {
+		err = s.settle(ctx)
+	}
+	if saves && err == nil {
 		err = s.work(ctx, func(ctx context.Context) error {
 			return s.saveChosen(ctx, func(p *part) bool {
 				_, dirty := p.Dirty.Since()

@@ -984,3 +984,39 @@ func TestProgramDiesInCapture(t *testing.T) {
 		}
 	}
 }
+
+// A program that writes late, and nothing at its end, is given the time it needs before it is stopped.
+func TestStopWaitsForTheLag(t *testing.T) {
+	const lag = 300 * time.Millisecond
+	for name, stop := range map[string]func(*life) error{
+		"sleep": func(l *life) error { return l.svc.Sleep(context.Background()) },
+		"close": func(l *life) error { return l.Close(context.Background()) },
+	} {
+		files := newTable()
+		l, p := beginProgram(t, vfs.NewMem(), files, func(sc *runtime.ServiceConfig) {
+			sc.Parts = sc.Parts[1:]
+			sc.Parts[0].Lag = lag
+		})
+		disk := p.disk
+		p.disk = nil
+		l.enterOnce(t)
+		time.AfterFunc(lag/3, func() {
+			if p.running() {
+				disk.write("late", "1")
+			}
+		})
+		l.svc.Changed()
+		if err := stop(l); err != nil {
+			t.Fatal(err)
+		}
+		l.seen.mu.Lock()
+		saves := l.seen.saves
+		l.seen.mu.Unlock()
+		if len(saves) == 0 || saves[len(saves)-1].Records != 1 {
+			t.Errorf("%s: what was written late is not saved: %+v", name, saves)
+		}
+		if err := l.end(t); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
