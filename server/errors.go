@@ -21,6 +21,8 @@ func statusOf(err error) (status int, code string) {
 		return http.StatusServiceUnavailable, "busy"
 	case errors.Is(err, runtime.ErrExternal):
 		return http.StatusConflict, "external"
+	case errors.Is(err, runtime.ErrLost):
+		return http.StatusConflict, "lost"
 	case errors.Is(err, runtime.ErrProcess):
 		return http.StatusServiceUnavailable, "process"
 	case errors.Is(err, abi.ErrCorrupt):

@@ -22,7 +22,6 @@ func (s *server) services(e *echo.Echo) {
 	}
 	for _, m := range []string{http.MethodPut, http.MethodGet, http.MethodHead, http.MethodDelete} {
 		e.Add(m, "/_torpor/services/:service/parts/:part/state", func(c echo.Context) error {
-			// Not entered: a service asks for its state while it is being woken.
 			s.control(func(w http.ResponseWriter, r *http.Request) { s.push(w, r, c.Param("service"), c.Param("part")) })(c.Response(), c.Request())
 			return nil
 		})
@@ -90,6 +89,14 @@ func (s *server) push(w http.ResponseWriter, r *http.Request, service, part stri
 		writeError(w, http.StatusNotFound, "not_found", "there is no service "+service+" with a part "+part+" whose state is handed over",
 			"give the part the source push in the configuration")
 		return
+	}
+	// What is saved must be there before it is asked for, and before it is replaced. A service that is being woken asks
+	// for it itself, and must not wait for that.
+	if svc, err := s.Runtime.Service(service); err == nil && svc.Status().Status == runtime.StatusAvailable {
+		if err := svc.Wake(r.Context()); err != nil {
+			s.fail(w, err)
+			return
+		}
 	}
 	h.ServeHTTP(w, r)
 }

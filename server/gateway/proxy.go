@@ -145,7 +145,7 @@ func (p *Proxy) Pass(w http.ResponseWriter, r *http.Request, v Visit) {
 	out := new(http.Request)
 	*out = *r
 	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
-		pass.body = &body{ReadCloser: r.Body}
+		pass.body = &body{ReadCloser: r.Body, left: r.ContentLength}
 		out.Body = pass.body
 	}
 	a := newAnswer(w, pass)
@@ -294,17 +294,28 @@ func (p *passage) failed(w http.ResponseWriter, _ *http.Request, err error) {
 	p.proxy.config.Logger.Log(context.WithoutCancel(p.in.Context()), slog.LevelDebug, "a request was not answered by its service", "service", name, "method", p.in.Method, "path", p.in.URL.Path, "error", err)
 }
 
-// body is the request's body, and what became of it.
+// body is the request's body, and what became of it. Its end is told with its last bytes, and only by it: net/http
+// looks for more after it has sent them, when the answer may be here already, and the server then has closed what
+// is below; it would take that for a failure and close the connection in the middle of the answer.
 type body struct {
 	io.ReadCloser
+	left   int64 // bytes to come; negative: not known
 	ended  atomic.Bool
 	broken atomic.Pointer[error]
 }
 
 func (b *body) Read(to []byte) (int, error) {
+	if b.ended.Load() {
+		return 0, io.EOF
+	}
 	n, err := b.ReadCloser.Read(to)
+	if b.left > 0 {
+		if b.left -= int64(n); b.left == 0 && err == nil {
+			err = io.EOF
+		}
+	}
 	switch {
-	case err == io.EOF: //nolint:errorlint // an end that is wrapped is a failure
+	case err == io.EOF:
 		b.ended.Store(true)
 	case err != nil:
 		b.broken.CompareAndSwap(nil, &err)

@@ -96,7 +96,7 @@ func (r *rule) match(req *http.Request, name, path string, route *Route) (s scor
 	}
 	if len(r.paths) > 0 {
 		for _, p := range r.paths {
-			if f, _, is := p.cut(path); is && len(p.segments) >= s[3] {
+			if f, is := p.cut(path); is && len(p.segments) >= s[3] {
 				front, s[3] = f, len(p.segments)+1
 			}
 		}

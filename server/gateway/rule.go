@@ -112,38 +112,38 @@ func compilePrefix(path string) (prefix, error) {
 	return p, nil
 }
 
-// cut splits a path, as it came, after the prefix. In it a letter may be written as %6F; a slash written
-// as %2F is no border.
-func (p prefix) cut(path string) (front, rest string, ok bool) {
-	if front, rest, ok = split(path, len(p.raw)); ok && front == p.raw {
-		return front, rest, true
+// cut gives the beginning of a path, as it came, that is the prefix. In it a letter may be written as %6F; a
+// slash written as %2F is no border.
+func (p prefix) cut(path string) (front string, ok bool) {
+	if front, ok = until(path, len(p.raw)); ok && front == p.raw {
+		return front, true
 	}
 	if !strings.Contains(path, "%") && !strings.Contains(p.raw, "%") {
-		return "", "", false
+		return "", false
 	}
 	at := 0
 	for _, want := range p.segments {
 		if at >= len(path) || path[at] != '/' {
-			return "", "", false
+			return "", false
 		}
 		end := at + 1
 		for end < len(path) && path[end] != '/' {
 			end++
 		}
 		if got, err := url.PathUnescape(path[at+1 : end]); err != nil || got != want {
-			return "", "", false
+			return "", false
 		}
 		at = end
 	}
-	return split(path, at)
+	return until(path, at)
 }
 
-// split splits a path at a segment's border.
-func split(path string, at int) (front, rest string, ok bool) {
+// until gives a path up to a segment's border.
+func until(path string, at int) (front string, ok bool) {
 	if at > len(path) || at < len(path) && path[at] != '/' || at == len(path) && at == 0 {
-		return "", "", false
+		return "", false
 	}
-	return path[:at], path[at:], true
+	return path[:at], true
 }
 
 // same finds why no request could tell two rules apart: they have the same kinds of conditions, and of each
@@ -154,32 +154,27 @@ func (r *rule) same(other *rule) string {
 		return ""
 	}
 	var both []string
-	add := func(kind, value string, found bool) {
-		if found {
-			both = append(both, kind+" "+value)
-		}
-	}
 	for _, h := range r.hosts {
 		if slices.Contains(other.hosts, h) {
-			add("host", map[bool]string{true: "*."}[h.below]+h.name, true)
+			both = append(both, "host "+map[bool]string{true: "*."}[h.below]+h.name)
 			break
 		}
 	}
 	for _, h := range r.headers {
 		if slices.Contains(other.headers, h) {
-			add("header", h.name+": "+h.value, true)
+			both = append(both, "header "+h.name+": "+h.value)
 			break
 		}
 	}
 	for _, name := range r.AWS {
 		if slices.Contains(other.AWS, name) {
-			add("aws", name, true)
+			both = append(both, "aws "+name)
 			break
 		}
 	}
 	for _, p := range r.paths {
 		if slices.ContainsFunc(other.paths, func(o prefix) bool { return slices.Equal(o.segments, p.segments) }) {
-			add("path", "/"+strings.Join(p.segments, "/"), true)
+			both = append(both, "path /"+strings.Join(p.segments, "/"))
 			break
 		}
 	}
@@ -245,7 +240,7 @@ func (r Reads) Compile() (*Reading, error) {
 // loses nothing. Like [Router.Route] it may replace r.Body.
 func (c *Reading) Only(r *http.Request, route *Route) bool {
 	path, _ := target(r)
-	under := func(p prefix) bool { _, _, ok := p.cut(path); return ok }
+	under := func(p prefix) bool { _, ok := p.cut(path); return ok }
 	if slices.ContainsFunc(c.writePaths, under) {
 		return false
 	}

@@ -71,8 +71,8 @@ func TestWebSocket(t *testing.T) {
 					t.Errorf("switched: %s", strings.ReplaceAll(s.events.all(), " active", ""))
 				}
 				start := time.Now()
-				for i := range 200 {
-					want := strings.Repeat(string(rune('a'+i%26)), 1+i*i*20)
+				for i := range 60 {
+					want := strings.Repeat(string(rune('a'+i%26)), 1+i*i*50)
 					if err := c.Write(ctx, websocket.MessageText, []byte(want)); err != nil {
 						t.Fatal(err)
 					}
@@ -162,9 +162,10 @@ func TestTunnelsEndWithTheService(t *testing.T) {
 		t.Error("it has left")
 	}
 	close(stop)
-	s.events.until(t, "leave", 1)
 	conn.SetReadDeadline(time.Now().Add(patience))
 	if _, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Error("the client was not told")
 	}
+	conn.Close()
+	s.events.until(t, "leave", 1)
 }

@@ -100,9 +100,9 @@ func (s *splicing) Read(b []byte) (int, error) {
 	out := readerFrom(s.to.ResponseWriter)
 	// What net/http has read ahead comes first; from the connection itself it gets nothing any more.
 	s.conn.taken.Store(true)
-	defer s.conn.TCPConn.Close()
-	stop := context.AfterFunc(s.pass.in.Context(), func() { _ = s.conn.TCPConn.Close() })
-	defer stop()
+	end := func() { _ = s.conn.TCPConn.Close() }
+	defer end()
+	defer context.AfterFunc(s.pass.in.Context(), end)()
 	rest := &io.LimitedReader{R: s.conn.TCPConn, N: s.length}
 	for {
 		n, err := s.ReadCloser.Read(b)
