@@ -39,16 +39,7 @@ func TestREADMEWalk(t *testing.T) {
 	if !strings.Contains(commands, ":"+port) || !strings.Contains(commands, build) {
 		t.Fatalf("the walk does not use port %s, or does not begin with %s", port, build)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, other, err := net.SplitHostPort(free.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	free.Close()
-
+	other := freePort(t)
 	commands = strings.Replace(strings.ReplaceAll(commands, ":"+port, ":"+other), build, "cp "+torporFile+" torpor\n", 1)
 	cmd := exec.Command(bash, "-c", "set -euo pipefail\n"+commands+"\n")
 	cmd.Dir = t.TempDir()
@@ -100,4 +91,19 @@ func TestREADMETellsOfEveryCommand(t *testing.T) {
 			t.Errorf("README.md does not tell of torpor %s", name)
 		}
 	}
+}
+
+// freePort is a port that nobody listens on now.
+func freePort(t *testing.T) string {
+	t.Helper()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	_, port, err := net.SplitHostPort(free.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
 }

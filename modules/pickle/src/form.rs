@@ -35,6 +35,11 @@ pub const OPEN: u64 = BLOCK + 26;
 pub const PROG: u64 = BLOCK + 27;
 pub const OP: u64 = BLOCK + 28;
 
+// An OP at the beginning of a PROG, instead of setting the last entries and closing the container:
+pub const UNSET_ALL: u8 = 0; // they are left on the stack
+pub const STAY: u8 = 1; // so, and the container stays open
+pub const SET_AND_STAY: u8 = 2;
+
 // What a group of effects does.
 pub const APPEND: u32 = 0;
 pub const ASSIGN: u32 = 1;
@@ -57,3 +62,34 @@ pub const BATCH: u32 = 1000;
 
 /// The longest segment of a key.
 pub const MAX_SEGMENT: usize = 512;
+
+/// What an object is by: the two names last said before it in its record. A reference from another record
+/// holds a print of that, so that it is not taken for another object once the record has changed.
+#[derive(Clone, Copy, Default)]
+pub struct Context(u32, u32);
+
+impl Context {
+    /// Behind a part of the record.
+    pub const PART: Context = Context(1, 1);
+
+    /// A name, by its hash, has been said.
+    #[inline(always)]
+    pub fn say(&mut self, hash: u32) {
+        *self = Context(self.1, hash);
+    }
+
+    /// The print of an object of this sort that begins here.
+    #[inline(always)]
+    pub fn print(self, sort: u32) -> u8 {
+        ((self.0.rotate_left(5) ^ self.1 ^ sort.wrapping_mul(0x9e37_79b9)).wrapping_mul(0x85eb_ca6b) >> 24) as u8
+    }
+}
+
+// Sorts of objects.
+pub const A_DICT: u32 = 1;
+pub const A_LIST: u32 = 2;
+pub const A_SET: u32 = 3;
+pub const A_TUPLE: u32 = 4;
+pub const AN_ATOM: u32 = 5;
+pub const A_SHARED: u32 = 6;
+pub const ELSE: u32 = 7;

@@ -124,11 +124,13 @@ fn name(s: &mut Source<'_>) -> String {
         left -= 1;
         match s.head() {
             (ARRAY, n) => left = n,
+            (TAG, _) => left = left.saturating_add(1),
             (BYTES | TEXT, n) => {
+                let part = String::from_utf8_lossy(s.take(n));
                 if !text.is_empty() {
-                    text.push(':');
+                    text.push(if part.contains(|c| c == '.' || c == ':') { ':' } else { '.' });
                 }
-                text.push_str(&String::from_utf8_lossy(s.take(n)));
+                text.push_str(&part);
             }
             _ => {}
         }

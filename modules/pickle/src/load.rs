@@ -24,6 +24,7 @@ struct Level {
     muted: bool, // it is part of what is dropped
     class: u32,
     seen: u64,
+    ruled: bool, // the rules are about one of its entries
 }
 
 /// What is under way inside a record.
@@ -36,6 +37,7 @@ struct Frame {
     at: usize,  // of a part: where to go on
     class: u32, // of an object whose state comes: what the rules say of it, and 1
     seen: u64,  // which attributes with defaults there are
+    context: Context,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,12 @@ enum What {
     Before,
     Part,
     Shared,
+}
+
+/// The names of a global, and which of them are objects of their own.
+struct Named {
+    names: (Vec<u8>, Vec<u8>),
+    own: [bool; 2],
 }
 
 /// A major type that there is not: what records that lack an item seem to have in its place.
@@ -104,11 +112,14 @@ pub struct Loader<'s> {
     names: Names,
     globals: BTreeMap<Vec<u8>, u32>,
     table: Table,
-    objects: Memo, // memo index by number
+    objects: Memo,   // memo index by number
+    prints: Vec<u8>, // by number, too
+    context: Context,
     numbers: u32,
     base: u32, // of the record under way
     levels: Vec<Level>,
     open: bool,
+    root: String, // the key of the record that begins the pickle under way
     documents: u64,
     frames: Vec<Frame>,
     inst: Vec<(Vec<u8>, Vec<u8>)>,
@@ -130,10 +141,13 @@ impl<'s> Loader<'s> {
             globals: BTreeMap::new(),
             table: Table::new(),
             objects: Memo::new(),
+            prints: Vec::new(),
+            context: Context::default(),
             numbers: 0,
             base: 0,
             levels: Vec::new(),
             open: false,
+            root: String::new(),
             documents: 0,
             frames: Vec::new(),
             inst: Vec::new(),
@@ -175,6 +189,11 @@ impl<'s> Loader<'s> {
         };
         match self.value(r.partition, key, r.value, out) {
             Err(Stop::Wrong(what)) => Err(self.wrong(what).path(Text::new().str(r.partition).str(" ").str(key))),
+            Err(Stop::Changed(other)) => {
+                let msg = Text::new().str("a reference into the record ").str(&other);
+                let msg = msg.str(", where another object is by now: the records are of different states");
+                Err(Error::corrupt(self.at, msg).path(Text::new().str(r.partition).str(" ").str(key)))
+            }
             Err(Stop::Error(e)) => Err(e),
             Ok(()) => Ok(()),
         }
@@ -212,7 +231,10 @@ impl<'s> Loader<'s> {
     #[inline(never)]
     fn default(&mut self, d: &(Vec<u8>, Vec<u8>), out: &mut Output<'_>) -> Result<()> {
         let mut value = Source { d: &d.1, at: 0 };
-        match self.text(&d.0, out).and_then(|()| self.item(&mut value, out)) {
+        let context = self.context;
+        let done = self.text(&d.0, out).and_then(|()| self.item(&mut value, out));
+        self.context = context;
+        match done {
             Err(Stop::Error(e)) => Err(e),
             _ => Ok(()),
         }
@@ -228,6 +250,7 @@ impl<'s> Loader<'s> {
         let class = &self.settings.rules.classes[l.class as usize - 1];
         let key = key_text(&s.d[s.at..]);
         l.seen |= class.bit(key);
+        l.ruled |= class.bit(key) != 0 || class.drops(key);
         class.drops(key)
     }
 
@@ -327,6 +350,7 @@ impl<'s> Loader<'s> {
             s.at = main;
         }
         self.base = self.numbers;
+        self.context = Context::default();
         match s.head() {
             (TAG, DOC) => {
                 self.end(out)?;
@@ -339,12 +363,18 @@ impl<'s> Loader<'s> {
                 self.globals.clear();
                 self.table.clear();
                 self.objects = Memo::new();
+                self.prints.clear();
                 self.numbers = 0;
                 self.base = 0;
                 self.levels.clear();
                 self.w.begin(protocol, out)?;
                 self.open = true;
                 self.table.add(partition, key, 0)?;
+                let rest = key.strip_prefix('$').map(|k| k.bytes().all(|b| b.is_ascii_digit()));
+                if rest != Some(true) || !partition.is_empty() {
+                    return Err(Stop::Wrong("the record that begins a pickle has another key"));
+                }
+                self.root = key.into();
                 let prefix = if key == "$" { "" } else { key };
                 self.open_or_value(&mut s, partition, prefix, out)?;
             }
@@ -358,13 +388,15 @@ impl<'s> Loader<'s> {
                 if l.partition != partition {
                     let root = partition.split_once('/').map(|(account, _)| account);
                     let account = l.prefix.strip_suffix("\"]").and_then(|p| p.get(p.len().saturating_sub(12)..));
-                    if !key.starts_with('$') || root.is_none() || root != account {
+                    // A second one of the same name is told apart by what follows.
+                    let named = key.strip_prefix(&self.root[..]).map_or(false, |k| k.is_empty() || k.starts_with('~'));
+                    if !named || root.is_none() || root != account {
                         return Err(Stop::Wrong(ASTRAY));
                     }
                     if key == "$" {
                         prefix = "";
                     }
-                } else if key.len() <= l.prefix.len() || !key.starts_with(&l.prefix[..]) {
+                } else if !key.strip_prefix(&l.prefix[..]).map_or(false, |k| k.starts_with('.') || k.starts_with('[')) {
                     return Err(Stop::Wrong(ASTRAY));
                 }
                 self.close(level + 1, out)?;
@@ -396,7 +428,7 @@ impl<'s> Loader<'s> {
                 let level = self.level(&mut s)?;
                 let l = &self.levels[level];
                 let prefix = if l.prefix.is_empty() { "$" } else { &l.prefix[..] };
-                if l.partition != partition || !key.starts_with(prefix) {
+                if l.partition != partition || !key.strip_prefix(prefix).map_or(false, |k| k.starts_with('!')) {
                     return Err(Stop::Wrong(ASTRAY));
                 }
                 self.close(level + 1, out)?;
@@ -404,13 +436,21 @@ impl<'s> Loader<'s> {
                     return Err(Stop::Wrong("there are two records of this key"));
                 }
                 let to = if self.levels[level].muted { Some(self.w.mute()) } else { None };
+                let stays = matches!(op_ahead(&s), Some(STAY | SET_AND_STAY));
+                if stays && self.levels[level].ruled {
+                    // What looked like an attribute may be no such.
+                    let msg = "the settings drop and default can not be told apart from keys here; load without them";
+                    return Err(Stop::Error(Error::new(Code::Unsupported, msg).at(self.at).path(key)));
+                }
                 for i in 1..n {
                     self.prog_step(&mut s, i == 1, out)?;
                 }
                 if let Some(to) = to {
                     self.w.unmute(to);
                 }
-                self.levels.pop();
+                if !stays {
+                    self.levels.pop();
+                }
             }
             _ => return Err(Stop::Wrong("the value is none of a pickle's")),
         }
@@ -435,17 +475,19 @@ impl<'s> Loader<'s> {
 
     #[inline(never)]
     fn prog_step(&mut self, s: &mut Source<'_>, first: bool, out: &mut Output<'_>) -> Done<()> {
-        let mut op = None;
-        if s.d[s.at..].starts_with(&[0xd9, (OP >> 8) as u8, OP as u8]) {
+        let op = op_ahead(s);
+        if op.is_some() {
             s.head();
-            op = match s.head() {
-                (UINT, n) if n < 256 => Some(n as u8),
-                _ => return Err(Stop::Wrong("no opcode")),
-            };
+            s.head();
         }
         if first {
-            if op == Some(0) {
-                return Ok(());
+            match op {
+                Some(UNSET_ALL | STAY) => return Ok(()),
+                Some(SET_AND_STAY) => {
+                    self.flush();
+                    return Ok(());
+                }
+                _ => {}
             }
             self.level_defaults(out)?;
             self.flush();
@@ -456,7 +498,7 @@ impl<'s> Loader<'s> {
                 b'(' | b'0' | b'1' | b'a' | b'b' | b'e' | b's' | b'u' | 0x90 => self.w.op(op),
                 b'd' | b'l' | b'o' | b't' | b'Q' | b'R' | 0x81 | 0x85..=0x87 | 0x91..=0x93 => {
                     self.w.op(op);
-                    self.numbered()?;
+                    self.numbered(ELSE)?;
                 }
                 _ => return Err(Stop::Wrong("an opcode that can not stand alone")),
             },
@@ -499,17 +541,25 @@ impl<'s> Loader<'s> {
             muted: false,
             class: if how & STATED != 0 { class.unwrap_or(0) } else { 0 },
             seen: 0,
+            ruled: false,
         });
         Ok(())
     }
 
     /// Memoizes what is on top of the stack as the next object.
     #[inline(never)]
-    fn numbered(&mut self) -> Done<()> {
+    fn numbered(&mut self, sort: u32) -> Done<()> {
+        self.numbered_at(sort, self.context)
+    }
+
+    /// The same of an object that began in another context.
+    #[inline(never)]
+    fn numbered_at(&mut self, sort: u32, context: Context) -> Done<()> {
         let at = if self.w.muted { crate::memo::UNSET } else { self.w.memoize() };
         if !self.objects.put(self.numbers, at) {
             return Err(Stop::Error(Error::new(Code::TooLarge, "the pickle has too many objects").at(self.at)));
         }
+        self.prints.push(context.print(sort));
         self.numbers += 1;
         Ok(())
     }
@@ -602,25 +652,28 @@ impl<'s> Loader<'s> {
                     self.w.op(batch_op(what));
                 }
             }
-            What::Tuple => self.tuple(f.n)?,
+            What::Tuple => self.tuple(f.n, f.context)?,
             What::Called(op) => {
-                self.tuple(f.n)?;
+                self.tuple(f.n, f.context)?;
                 self.w.op(op);
-                self.numbered()?;
+                self.numbered_at(ELSE, f.context)?;
             }
             What::Children(op) => {
                 self.w.op(op);
-                self.numbered()?;
+                self.numbered_at(ELSE, f.context)?;
             }
             What::Inst => {
                 if let Some((m, n)) = self.inst.pop() {
                     self.w.lines(b'i', &[&m, &n]);
                 }
-                self.numbered()?;
+                self.numbered_at(ELSE, f.context)?;
             }
             What::State => self.w.op(b'b'),
-            What::Part => s.at = f.at,
-            What::Shared => self.numbered()?,
+            What::Part => {
+                s.at = f.at;
+                self.context = Context::PART;
+            }
+            What::Shared => self.numbered_at(A_SHARED, f.context)?,
             What::With | What::Discard | What::Before | What::Filtered => {}
         }
         Ok(())
@@ -628,7 +681,7 @@ impl<'s> Loader<'s> {
 
     /// Ends a tuple whose items have been written.
     #[inline(never)]
-    fn tuple(&mut self, n: usize) -> Done<()> {
+    fn tuple(&mut self, n: usize, context: Context) -> Done<()> {
         if n == 0 {
             self.w.ops(if self.w.protocol == 0 { b"(t" } else { b")" });
             return Ok(());
@@ -638,7 +691,7 @@ impl<'s> Loader<'s> {
         } else {
             self.w.op(b't');
         }
-        self.numbered()
+        self.numbered_at(A_TUPLE, context)
     }
 
     /// Begins a tuple of `n` items.
@@ -650,7 +703,7 @@ impl<'s> Loader<'s> {
     }
 
     fn frame(&mut self, what: What, n: usize) {
-        self.frames.push(Frame { what, left: n, done: 0, n, at: 0, class: 0, seen: 0 });
+        self.frames.push(Frame { what, left: n, done: 0, n, at: 0, class: 0, seen: 0, context: self.context });
     }
 
     /// One group of effects.
@@ -693,17 +746,17 @@ impl<'s> Loader<'s> {
             BYTES => {
                 let t = s.take(arg);
                 self.w.bytes(t, out)?;
-                self.numbered()
+                self.numbered(AN_ATOM)
             }
             ARRAY => {
                 self.w.ops(if self.w.protocol == 0 { b"(l" } else { b"]" });
-                self.numbered()?;
+                self.numbered(A_LIST)?;
                 self.frame(What::Items(APPEND), arg as usize);
                 Ok(())
             }
             MAP => {
                 self.w.ops(if self.w.protocol == 0 { b"(d" } else { b"}" });
-                self.numbered()?;
+                self.numbered(A_DICT)?;
                 self.frame(What::Items(ASSIGN), 2 * arg as usize);
                 Ok(())
             }
@@ -722,6 +775,9 @@ impl<'s> Loader<'s> {
 
     #[inline(never)]
     fn text(&mut self, t: &[u8], out: &mut Output<'_>) -> Done<()> {
+        if t.len() <= MAX_NAME {
+            self.context.say(crate::names::hash(t));
+        }
         match self.names.find(t, true) {
             Found::Old(id) if self.names.known[id as usize] != crate::memo::UNSET => {
                 self.w.get(self.names.known[id as usize]);
@@ -736,35 +792,41 @@ impl<'s> Loader<'s> {
             Found::No => {
                 self.w.text(utf8(t)?, out)?;
                 if t.len() > MAX_NAME {
-                    self.numbered()?;
+                    self.numbered(AN_ATOM)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// The names of a global: a text, or two.
+    /// The names of a global: a text, or two, each of which may be an object of its own.
     #[inline(never)]
-    fn names_of(&mut self, s: &mut Source<'_>) -> Done<(Vec<u8>, Vec<u8>)> {
+    fn names_of(&self, s: &mut Source<'_>) -> Done<Named> {
         match s.head() {
             (TEXT, n) => {
                 let t = utf8(s.take(n))?;
                 let at = t.iter().position(|b| *b == b':').or_else(|| t.iter().rposition(|b| *b == b'.'));
                 match at {
-                    Some(at) => Ok((t[..at].to_vec(), t[at + 1..].to_vec())),
+                    Some(at) => Ok(Named { names: (t[..at].to_vec(), t[at + 1..].to_vec()), own: [false; 2] }),
                     None => Err(Stop::Wrong("a global without a module")),
                 }
             }
             (ARRAY, 2) => {
                 let mut names = [Vec::new(), Vec::new()];
-                for n in &mut names {
-                    match s.head() {
+                let mut own = [false; 2];
+                for (n, own) in names.iter_mut().zip(&mut own) {
+                    let mut head = s.head();
+                    if head == (TAG, OWN) {
+                        *own = true;
+                        head = s.head();
+                    }
+                    match head {
                         (TEXT, k) => *n = utf8(s.take(k))?.to_vec(),
                         _ => return Err(Stop::Wrong("the name of a global is text")),
                     }
                 }
                 let [m, n] = names;
-                Ok((m, n))
+                Ok(Named { names: (m, n), own })
             }
             _ => Err(Stop::Wrong("no global")),
         }
@@ -773,23 +835,60 @@ impl<'s> Loader<'s> {
     #[inline(never)]
     fn global(&mut self, s: &mut Source<'_>, out: &mut Output<'_>) -> Done<()> {
         let start = s.at;
-        let names = self.names_of(s)?;
-        let (m, n) = self.renamed(names);
+        let Named { names, own } = self.names_of(s)?;
+        self.context.say(crate::names::hash(&s.d[start..s.at]));
+        let context = self.context;
+        let done = self.named(names, own, &s.d[start..s.at], out);
+        self.context = context;
+        done
+    }
+
+    #[inline(never)]
+    fn named(&mut self, names: (Vec<u8>, Vec<u8>), own: [bool; 2], key: &[u8], out: &mut Output<'_>) -> Done<()> {
+        let context = self.context;
+        let owned = own != [false; 2];
+        let plain;
+        let key = if owned {
+            plain = crate::node::encode_global(&names.0, &names.1, [false; 2]);
+            &plain[..]
+        } else {
+            key
+        };
+        let new = self.settings.rules.renamed(&names.0, &names.1);
+        if owned && new.is_some() {
+            // These texts stay what they are, apart from the class.
+            for (t, own) in [(&names.0, own[0]), (&names.1, own[1])] {
+                if own {
+                    self.w.text(t, out)?;
+                    self.numbered(AN_ATOM)?;
+                    self.w.op(b'0');
+                }
+            }
+            return self.named(names, [false; 2], key, out);
+        }
+        let (m, n) = new.unwrap_or(names);
         if !self.settings.rules.classes.is_empty() {
             self.class = if Rules::makes_first(&m, &n) { FIRST } else { self.settings.rules.of(&m, &n) };
         }
-        let key = &s.d[start..s.at];
-        if let Some(at) = self.globals.get(key) {
-            self.w.get(*at);
-            return Ok(());
-        }
-        if self.w.protocol >= 4 {
-            if self.w.muted {
+        if !owned {
+            if let Some(at) = self.globals.get(key) {
+                self.w.get(*at);
                 return Ok(());
             }
-            self.text(&m, out)?;
-            self.w.boundary(out)?;
-            self.text(&n, out)?;
+        }
+        if owned || self.w.protocol >= 4 {
+            if self.w.muted && !owned {
+                return Ok(());
+            }
+            for (t, own) in [(&m, own[0]), (&n, own[1])] {
+                self.w.boundary(out)?;
+                if own {
+                    self.w.text(t, out)?;
+                    self.numbered_at(AN_ATOM, context)?;
+                } else {
+                    self.text(t, out)?;
+                }
+            }
             self.w.op(0x93);
         } else {
             if m.contains(&b'\n') || n.contains(&b'\n') {
@@ -797,7 +896,7 @@ impl<'s> Loader<'s> {
             }
             self.w.lines(b'c', &[&m, &n]);
         }
-        if !self.w.muted {
+        if !self.w.muted && !self.globals.contains_key(key) {
             let at = self.w.memoize();
             self.globals.insert(key.to_vec(), at);
         }
@@ -817,8 +916,8 @@ impl<'s> Loader<'s> {
             self.class = 0;
             if s.d[s.at..].starts_with(&[0xd9, (GLOBAL >> 8) as u8, GLOBAL as u8]) {
                 let mut ahead = Source { d: s.d, at: s.at + 3 };
-                if let Ok(names) = self.names_of(&mut ahead) {
-                    let (m, n) = self.renamed(names);
+                if let Ok(named) = self.names_of(&mut ahead) {
+                    let (m, n) = self.renamed(named.names);
                     self.class = self.settings.rules.of(&m, &n);
                 }
             }
@@ -841,17 +940,21 @@ impl<'s> Loader<'s> {
             ((TAG, t), (ARRAY, n)) if n > 0 => t,
             _ => return 0,
         };
+        let before = s.at;
         let global = match tag {
             OBJECT | REDUCE | INST => true,
             CALL | NEWOBJ | NEWOBJ_EX | OBJ => s.head() == (TAG, GLOBAL),
             _ => false,
         };
         if !global {
+            if tag == CALL {
+                return self.of_partial(&s.d[before..]).unwrap_or(0);
+            }
             return 0;
         }
-        let mut class = |s: &mut Source<'_>| {
-            let names = self.names_of(s).ok()?;
-            let (m, n) = self.renamed(names);
+        let class = |s: &mut Source<'_>| {
+            let named = self.names_of(s).ok()?;
+            let (m, n) = self.renamed(named.names);
             Some((Rules::makes_first(&m, &n), self.settings.rules.of(&m, &n)))
         };
         match class(&mut s) {
@@ -866,6 +969,41 @@ impl<'s> Loader<'s> {
             (TAG, GLOBAL) => class(&mut s).map_or(0, |c| c.1),
             _ => 0,
         }
+    }
+
+    /// What the rules say of the first argument of `functools.partial(cls.__new__, cls, …)`, which is called.
+    #[inline(never)]
+    fn of_partial(&self, d: &[u8]) -> Option<u32> {
+        let state = [0xd9, (STATE >> 8) as u8, STATE as u8, 0x82, 0xd9, (REDUCE >> 8) as u8, REDUCE as u8];
+        let mut s = Source { d, at: state.len() };
+        if !d.starts_with(&state) || s.head().0 != ARRAY {
+            return None;
+        }
+        let (m, n) = self.names_of(&mut s).ok()?.names;
+        if !crate::rules::makes_partial(&m, &n) {
+            return None;
+        }
+        let mut r = Reader::new(&d[4..]);
+        r.item().ok()?;
+        s.at = 4 + r.offset();
+        let mut open = || match (s.head(), s.head()) {
+            ((TAG, TUPLE), (ARRAY, n)) if n > 0 => {
+                let at = s.at;
+                let mut r = Reader::new(&d[at..]);
+                r.item().ok()?;
+                s.at = at + r.offset();
+                Some(at)
+            }
+            _ => None,
+        };
+        open()?;
+        let at = open()?;
+        let mut s = Source { d, at };
+        if s.head() != (TAG, GLOBAL) {
+            return None;
+        }
+        let (m, n) = self.renamed(self.names_of(&mut s).ok()?.names);
+        Some(self.settings.rules.of(&m, &n))
     }
 
     /// Whether a state begins here that has attributes which the rules are about; then it is begun.
@@ -904,10 +1042,13 @@ impl<'s> Loader<'s> {
         }
         kept += (rules.bits() & !seen).count_ones() as usize;
         self.w.ops(if self.w.protocol == 0 { b"(d" } else { b"}" });
-        self.numbered()?;
-        let f =
-            Frame { what: What::Filtered, left: 2 * pairs, done: 0, n: 2 * kept, at: 0, class: class as u32 + 1, seen };
-        self.frames.push(f);
+        self.numbered(A_DICT)?;
+        self.frame(What::Filtered, 2 * pairs);
+        if let Some(f) = self.frames.last_mut() {
+            f.n = 2 * kept;
+            f.class = class as u32 + 1;
+            f.seen = seen;
+        }
         Ok(true)
     }
 
@@ -996,12 +1137,16 @@ impl<'s> Loader<'s> {
             },
             WITH => {
                 let n = self.array(s, 2, ANY)?;
+                let class = self.class_ahead(s);
                 self.frame(What::With, n);
+                if let Some(f) = self.frames.last_mut() {
+                    f.class = class;
+                }
             }
             SET => {
                 let n = self.array(s, 0, ANY)?;
                 self.w.op(0x8f);
-                self.numbered()?;
+                self.numbered(A_SET)?;
                 self.frame(What::Items(ADD), n);
             }
             FROZENSET => {
@@ -1025,7 +1170,10 @@ impl<'s> Loader<'s> {
             }
             INST => {
                 let n = self.array(s, 1, ANY)?;
-                let names = self.names_of(s)?;
+                let Named { names, own } = self.names_of(s)?;
+                if own != [false; 2] {
+                    return Err(Stop::Wrong("the names of this global are no objects"));
+                }
                 if names.0.contains(&b'\n') || names.1.contains(&b'\n') {
                     return Err(Stop::Wrong("the name of a global has a line feed"));
                 }
@@ -1039,7 +1187,7 @@ impl<'s> Loader<'s> {
             OWN => match s.head() {
                 (TEXT, n) => {
                     self.w.text(utf8(s.take(n))?, out)?;
-                    self.numbered()?;
+                    self.numbered(AN_ATOM)?;
                 }
                 _ => return Err(Stop::Wrong("text expected")),
             },
@@ -1052,7 +1200,7 @@ impl<'s> Loader<'s> {
                         _ if !crate::text::with_surrogates(b) => return Err(Stop::Wrong(NOT_UTF8)),
                         _ => self.w.text(b, out)?,
                     }
-                    self.numbered()?;
+                    self.numbered(AN_ATOM)?;
                 }
                 _ => return Err(Stop::Wrong("bytes expected")),
             },
@@ -1065,7 +1213,7 @@ impl<'s> Loader<'s> {
                     return Err(Stop::Wrong("a persistent id has a line feed"));
                 }
                 self.w.lines(b'P', &[b]);
-                self.numbered()?;
+                self.numbered(AN_ATOM)?;
             }
             BINPERSID => self.frame(What::Children(b'Q'), 1),
             EXT => match s.head() {
@@ -1076,7 +1224,7 @@ impl<'s> Loader<'s> {
                         0..=0xffff => self.w.ops(&[0x83, b[0], b[1]]),
                         _ => self.w.ops(&[0x84, b[0], b[1], b[2], b[3]]),
                     }
-                    self.numbered()?;
+                    self.numbered(AN_ATOM)?;
                 }
                 _ => return Err(Stop::Wrong("no extension code")),
             },
@@ -1106,8 +1254,12 @@ impl<'s> Loader<'s> {
                     return Err(Stop::Wrong("a part is used twice"));
                 }
                 self.parts[at].1 = true;
-                self.frames.push(Frame { what: What::Part, left: 1, done: 0, n: 1, at: s.at, class: 0, seen: 0 });
+                self.frame(What::Part, 1);
+                if let Some(f) = self.frames.last_mut() {
+                    f.at = s.at;
+                }
                 s.at = self.parts[at].0;
+                self.context = Context::default();
             }
             _ => return Err(Stop::Wrong("a tag that this serializer does not know")),
         }
@@ -1119,7 +1271,7 @@ impl<'s> Loader<'s> {
     fn reference(&mut self, s: &mut Source<'_>) -> Done<u32> {
         let number = match s.head() {
             (UINT, n) => (self.base as u64).checked_add(n),
-            (ARRAY, n @ 2..=3) => {
+            (ARRAY, n @ 3..=4) => {
                 return self.far(s, n);
             }
             _ => return Err(Stop::Wrong("no reference")),
@@ -1144,17 +1296,22 @@ impl<'s> Loader<'s> {
     #[inline(never)]
     fn far(&mut self, s: &mut Source<'_>, n: u64) -> Done<u32> {
         let mut names = [""; 2];
-        for name in &mut names[3 - n as usize..] {
+        for name in &mut names[4 - n as usize..] {
             *name = match s.head() {
                 (TEXT, n) => std::str::from_utf8(s.take(n)).unwrap_or(""),
                 _ => return Err(Stop::Wrong("the key in a reference is text")),
             };
         }
-        let base = if n == 3 { self.table.find(names[0], names[1]) } else { self.table.find_here(names[1]) };
-        match (base, s.head()) {
-            (Some(base), (UINT, n)) => self.object((base as u64).checked_add(n)),
-            (None, _) => Err(Stop::Wrong("a reference to a record that does not come before it")),
-            _ => Err(Stop::Wrong("no reference")),
+        let base = if n == 4 { self.table.find(names[0], names[1]) } else { self.table.find_here(names[1]) };
+        let number = match (base, s.head()) {
+            (Some(base), (UINT, n)) => (base as u64).checked_add(n),
+            (None, _) => return Err(Stop::Wrong("a reference to a record that does not come before it")),
+            _ => return Err(Stop::Wrong("no reference")),
+        };
+        let at = self.object(number)?;
+        match (s.head(), number) {
+            ((UINT, print), Some(n)) if print == self.prints[n as usize] as u64 => Ok(at),
+            _ => Err(Stop::Changed(names[1].into())),
         }
     }
 }
@@ -1176,12 +1333,23 @@ fn utf8(t: &[u8]) -> Done<&[u8]> {
 /// Why a record can not be loaded.
 enum Stop {
     Wrong(Words),
+    /// A reference into the record of this key does not fit what is there.
+    Changed(String),
     Error(Error),
 }
 
 impl From<Error> for Stop {
     fn from(e: Error) -> Stop {
         Stop::Error(e)
+    }
+}
+
+/// The opcode that the next step is, if it is one.
+fn op_ahead(s: &Source<'_>) -> Option<u8> {
+    let mut s = Source { d: s.d, at: s.at };
+    match (s.head(), s.head()) {
+        ((TAG, OP), (UINT, n)) if n < 256 => Some(n as u8),
+        _ => None,
     }
 }
 

@@ -22,6 +22,7 @@ const MAX_PROBES: usize = 48;
 pub struct Names {
     text: Vec<u8>, // the encoded texts
     ends: Vec<u32>,
+    hashes: Vec<u32>,
     slots: Vec<u32>, // index + 1; 0 is free
     /// What the user of the table knows of each name.
     pub known: Vec<u32>,
@@ -38,7 +39,7 @@ pub enum Found {
 }
 
 #[inline(always)]
-fn hash(s: &[u8]) -> u32 {
+pub fn hash(s: &[u8]) -> u32 {
     const K: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut h = s.len() as u64;
     let mut at = 0;
@@ -57,13 +58,25 @@ fn hash(s: &[u8]) -> u32 {
     (h ^ h >> 29) as u32
 }
 
+/// A text of up to 128 bytes without its head.
+#[inline(always)]
+pub fn plain(e: &[u8]) -> &[u8] {
+    &e[if e[0] & 0x1f < 24 { 1 } else { 2 }..]
+}
+
 impl Names {
     pub fn new() -> Names {
-        Names { text: Vec::new(), ends: Vec::new(), slots: vec![0; 1024], known: Vec::new() }
+        Names { text: Vec::new(), ends: Vec::new(), hashes: Vec::new(), slots: vec![0; 1024], known: Vec::new() }
     }
 
     pub fn clear(&mut self) {
         *self = Names::new();
+    }
+
+    /// Its hash.
+    #[inline(always)]
+    pub fn hash(&self, id: u32) -> u32 {
+        self.hashes[id as usize]
     }
 
     /// The name, encoded as CBOR text.
@@ -75,8 +88,7 @@ impl Names {
 
     /// The name.
     pub fn text(&self, id: u32) -> &[u8] {
-        let e = self.encoded(id);
-        &e[if e[0] & 0x1f < 24 { 1 } else { 2 }..]
+        plain(self.encoded(id))
     }
 
     /// Finds a text, and makes it a name if `add` is set and it can be one.
@@ -86,7 +98,8 @@ impl Names {
             return Found::No;
         }
         let mask = self.slots.len() - 1;
-        let mut slot = hash(s) as usize & mask;
+        let h = hash(s);
+        let mut slot = h as usize & mask;
         for _ in 0..MAX_PROBES {
             let id = self.slots[slot];
             if id == 0 {
@@ -99,6 +112,7 @@ impl Names {
                 self.text.extend_from_slice(s);
                 let id = self.ends.len() as u32;
                 self.ends.push(self.text.len() as u32);
+                self.hashes.push(h);
                 self.known.push(0);
                 self.slots[slot] = id + 1;
                 if self.ends.len() * 2 > self.slots.len() {
@@ -106,7 +120,7 @@ impl Names {
                 }
                 return Found::New(id);
             }
-            if self.text(id - 1) == s {
+            if self.hashes[id as usize - 1] == h && self.text(id - 1) == s {
                 return Found::Old(id - 1);
             }
             slot = (slot + 1) & mask;
@@ -119,7 +133,7 @@ impl Names {
         let size = self.slots.len() * 4;
         self.slots = vec![0; size];
         for id in 0..self.ends.len() as u32 {
-            let mut slot = hash(self.text(id)) as usize & (size - 1);
+            let mut slot = self.hashes[id as usize] as usize & (size - 1);
             while self.slots[slot] != 0 {
                 slot = (slot + 1) & (size - 1);
             }

@@ -197,11 +197,27 @@ pub struct Global {
     pub encoded: Vec<u8>,
     /// What the rules say of its instances, and 1; `FIRST` if it makes an instance of its first argument.
     pub class: u32,
+    /// How many of its names are objects of their own.
+    pub own: u32,
+    /// The same one without these.
+    pub plain: u32,
+    /// Of how it is written.
+    pub hash: u32,
 }
 
-/// How a global is written.
-pub fn encode_global(module: &[u8], name: &[u8]) -> Vec<u8> {
+/// How a global is written; `own` says which of its names are objects of their own.
+pub fn encode_global(module: &[u8], name: &[u8], own: [bool; 2]) -> Vec<u8> {
     let mut out = Vec::new();
+    if own != [false; 2] {
+        out.push(0x82);
+        for (s, own) in [(module, own[0]), (name, own[1])] {
+            if own {
+                tag(&mut out, OWN);
+            }
+            text(&mut out, s);
+        }
+        return out;
+    }
     let odd = |s: &[u8]| s.is_empty() || s.contains(&b':');
     if odd(module) || odd(name) {
         out.push(0x82);
@@ -249,8 +265,8 @@ pub fn own_items(kind: Kind, what: u32) -> bool {
 
 /// Says what a reference refers to.
 pub trait Refers {
-    /// Writes the reference to the object of this number.
-    fn refer(&self, out: &mut Vec<u8>, number: u32);
+    /// Writes the reference to the object of this number; `prints` has that of each.
+    fn refer(&self, out: &mut Vec<u8>, number: u32, prints: &[u8]);
 }
 
 /// How many nodes are written between two looks of the host.
@@ -269,13 +285,26 @@ pub struct Encoder {
     steps: u32,
     /// How many numbered objects have been written.
     pub count: u32,
+    /// The print of each object of the document.
+    pub prints: Vec<u8>,
+    context: Context,
     /// Stop once there is more than this: the value is opened instead.
     pub limit: usize,
 }
 
 impl Encoder {
     pub fn new() -> Encoder {
-        Encoder { out: Vec::new(), work: Vec::new(), parts: Vec::new(), done: 0, steps: 0, count: 0, limit: usize::MAX }
+        Encoder {
+            out: Vec::new(),
+            work: Vec::new(),
+            parts: Vec::new(),
+            done: 0,
+            steps: 0,
+            count: 0,
+            prints: Vec::new(),
+            context: Context::default(),
+            limit: usize::MAX,
+        }
     }
 
     pub fn clear(&mut self) {
@@ -283,6 +312,7 @@ impl Encoder {
         self.parts.clear();
         self.done = 0;
         self.count = 0;
+        self.context = Context::default();
         self.limit = usize::MAX;
     }
 
@@ -291,9 +321,33 @@ impl Encoder {
         while self.done < self.parts.len() {
             let at = self.parts[self.done];
             self.done += 1;
+            self.context = Context::default();
             self.encode(at, 2, false, a, names, globals, refers);
         }
         self.parts.len()
+    }
+
+    /// Counts an object that begins here.
+    #[inline(always)]
+    fn object(&mut self, num: u32, sort: u32) {
+        if num == NIL {
+            return;
+        }
+        self.count += 1;
+        let at = num as usize;
+        if at >= self.prints.len() {
+            self.prints.resize(at + 1, 0);
+        }
+        self.prints[at] = self.context.print(sort);
+    }
+
+    /// Writes a global, whose names may be objects.
+    fn global(&mut self, g: &Global, num: u32) {
+        self.context.say(g.hash);
+        for i in 0..g.own {
+            self.object(num + i, AN_ATOM);
+        }
+        self.out.extend_from_slice(&g.encoded);
     }
 
     /// Writes one expression that is to lie `depth` deep; `bare` leaves out its effects.
@@ -330,6 +384,7 @@ impl Encoder {
                 // What most nodes are.
                 match n.kind {
                     Kind::Name => {
+                        self.context.say(names.hash(n.a));
                         out.extend_from_slice(names.encoded(n.a));
                         continue;
                     }
@@ -339,12 +394,18 @@ impl Encoder {
                         continue;
                     }
                     Kind::Raw if n.flags & IS_SHARED == 0 => {
-                        self.count += numbered;
-                        out.extend_from_slice(a.raw(n.a, n.b));
+                        let raw = a.raw(n.a, n.b);
+                        out.extend_from_slice(raw);
+                        if numbered > 0 {
+                            self.object(n.num, AN_ATOM);
+                        } else if raw[0] >> 5 == torpor::cbor::TEXT {
+                            // A text of the settings that could not be a name any more.
+                            self.context.say(crate::names::hash(crate::names::plain(raw)));
+                        }
                         continue;
                     }
                     Kind::Ref => {
-                        refers.refer(out, n.a);
+                        refers.refer(out, n.a, &self.prints);
                         continue;
                     }
                     _ => {}
@@ -354,6 +415,7 @@ impl Encoder {
                 tag(out, PART);
                 self.parts.push(at);
                 head(out, UINT, self.parts.len() as u64);
+                self.context = Context::PART;
                 continue;
             }
             if n.before != NIL && mode & INSIDE == 0 {
@@ -363,7 +425,19 @@ impl Encoder {
                 self.work.push((n.before, d + 2, LIST));
                 continue;
             }
-            self.count += numbered;
+            self.object(
+                n.num,
+                match n.kind {
+                    _ if n.flags & IS_SHARED != 0 => A_SHARED,
+                    Kind::Dict => A_DICT,
+                    Kind::List => A_LIST,
+                    Kind::Set => A_SET,
+                    Kind::Tuple => A_TUPLE,
+                    Kind::Raw => AN_ATOM,
+                    _ => ELSE,
+                },
+            );
+            let out = &mut self.out;
             let mut items = None;
             if n.eff != NIL && mode & BARE == 0 {
                 let g = a.get(n.eff);
@@ -385,16 +459,19 @@ impl Encoder {
                 tag(out, SHARED);
             }
             match n.kind {
-                Kind::Name => out.extend_from_slice(names.encoded(n.a)),
+                Kind::Name => {
+                    self.context.say(names.hash(n.a));
+                    out.extend_from_slice(names.encoded(n.a));
+                }
                 Kind::Inline => {
                     let (b, len) = n.inline();
                     out.extend_from_slice(&b[..len]);
                 }
                 Kind::Raw => out.extend_from_slice(a.raw(n.a, n.b)),
-                Kind::Ref => refers.refer(out, n.a),
+                Kind::Ref => refers.refer(out, n.a, &self.prints),
                 Kind::Global => {
                     tag(out, GLOBAL);
-                    out.extend_from_slice(&globals[n.a as usize].encoded);
+                    self.global(&globals[n.a as usize], n.b);
                 }
                 Kind::Dict => match items {
                     Some(g) => {
@@ -437,9 +514,13 @@ impl Encoder {
                         },
                     );
                     if short {
-                        self.count += (args.num != NIL) as u32;
                         head(out, ARRAY, 1 + args.n as u64);
-                        out.extend_from_slice(&globals[callable.a as usize].encoded);
+                        self.global(&globals[callable.a as usize], callable.b);
+                        self.object(args.num, A_TUPLE);
+                        if n.num != NIL {
+                            // The class is said before the object begins.
+                            self.prints[n.num as usize] = self.context.print(ELSE);
+                        }
                         if args.n > 0 {
                             self.work.push((args.a, d + 2, LIST));
                         }

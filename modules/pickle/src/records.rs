@@ -8,7 +8,7 @@ use crate::form::*;
 use crate::keys;
 use crate::names::{Found, Names};
 use crate::node::{encode_global, head, own_items, tag, Arena, Encoder, Global, Kind, Node, IS_SINGLE, NIL};
-use crate::rules::Rules;
+use crate::rules::{makes_partial, Rules};
 use crate::settings::Settings;
 use crate::table::Table;
 
@@ -25,10 +25,15 @@ pub struct Level {
     class: u32,
     /// Which attributes with defaults there are.
     seen: u64,
+    /// How many records of steps there are.
+    steps: u64,
 }
 
 /// A class that makes an instance of its first argument.
 const FIRST: u32 = u32::MAX;
+
+/// A class that calls what its state says.
+const PARTIAL: u32 = u32::MAX - 1;
 
 /// Where the leading levels of accounts and regions are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,23 +100,38 @@ impl<'s> Records<'s> {
         self.by_name.clear();
         self.table.clear();
         self.levels.clear();
+        self.enc.prints.clear();
         self.base = 0;
         self.document += 1;
     }
 
     /// The number of a global, which is added if it is new.
     #[inline(never)]
-    pub fn global(&mut self, module: &[u8], name: &[u8]) -> u32 {
+    pub fn global(&mut self, module: &[u8], name: &[u8], own: [bool; 2]) -> u32 {
         let new = self.settings.rules.renamed(module, name);
         let (module, name) = new.as_ref().map_or((module, name), |n| (&n.0[..], &n.1[..]));
-        let encoded = encode_global(module, name);
+        let plain = self.add_global(module, name, [false; 2], NIL);
+        if own == [false; 2] {
+            return plain;
+        }
+        self.add_global(module, name, own, plain)
+    }
+
+    fn add_global(&mut self, module: &[u8], name: &[u8], own: [bool; 2], plain: u32) -> u32 {
+        let encoded = encode_global(module, name, own);
         if let Some(at) = self.by_name.get(&encoded) {
             return *at;
         }
         let at = self.globals.len() as u32;
         self.by_name.insert(encoded.clone(), at);
-        let class = if Rules::makes_first(module, name) { FIRST } else { self.settings.rules.of(module, name) };
-        self.globals.push(Global { encoded, class });
+        let class = match (module, name) {
+            (m, n) if Rules::makes_first(m, n) => FIRST,
+            (m, n) if makes_partial(m, n) => PARTIAL,
+            (m, n) => self.settings.rules.of(m, n),
+        };
+        let own = own.iter().filter(|o| **o).count() as u32;
+        let hash = crate::names::hash(&encoded);
+        self.globals.push(Global { encoded, class, own, plain: if plain == NIL { at } else { plain }, hash });
         at
     }
 
@@ -151,6 +171,22 @@ impl<'s> Records<'s> {
     /// Whether a value is the number of an account.
     pub fn is_account(&self, n: u32) -> bool {
         keys::text_of(&self.arena, &self.names, n).map_or(false, keys::is_account)
+    }
+
+    /// Whether a value is text.
+    pub fn is_text(&self, n: u32) -> bool {
+        keys::text_of(&self.arena, &self.names, n).is_some()
+    }
+
+    /// Whether the rules of the innermost level are about an attribute of this name.
+    pub fn has_rule(&self, n: u32) -> bool {
+        match (self.levels.last(), keys::text_of(&self.arena, &self.names, n)) {
+            (Some(l), Some(t)) if l.class > 0 => {
+                let rules = &self.settings.rules.classes[l.class as usize - 1];
+                rules.drops(t) || rules.bit(t) != 0
+            }
+            _ => false,
+        }
     }
 
     /// Whether a value can be the name of an attribute.
@@ -384,10 +420,16 @@ impl<'s> Records<'s> {
         if self.settings.rules.classes.is_empty() || !n.is_object() {
             return 0;
         }
-        let global = |at: u32| match self.arena.get(at) {
-            g if at != NIL && g.kind == Kind::Global => self.globals[g.a as usize].class,
-            _ => 0,
+        let global = |at: u32| match at {
+            NIL => 0,
+            _ => match self.arena.get(at) {
+                g if g.kind == Kind::Global => self.globals[g.a as usize].class,
+                _ => 0,
+            },
         };
+        if let Some(first) = self.of_partial(n) {
+            return global(first) % FIRST % PARTIAL;
+        }
         match global(n.a) {
             FIRST => {
                 let args = self.arena.get(n.a).next;
@@ -399,12 +441,27 @@ impl<'s> Records<'s> {
                     _ => return 0,
                 };
                 match self.arena.get(first).kind {
-                    Kind::Global => global(first) % FIRST,
+                    Kind::Global => global(first) % FIRST % PARTIAL,
                     _ => 0,
                 }
             }
-            class => class,
+            class => class % PARTIAL,
         }
+    }
+
+    /// The first argument of what is called, if that is `functools.partial(cls.__new__, cls, …)`, as protocols
+    /// 2 and 3 say what takes keywords.
+    fn of_partial(&self, n: &Node) -> Option<u32> {
+        let get = |at: u32| if at == NIL { None } else { Some(self.arena.get(at)) };
+        let partial = get(n.a).filter(|p| n.kind == Kind::Reduce && p.kind == Kind::Reduce)?;
+        let callable = get(partial.a).filter(|c| c.kind == Kind::Global)?;
+        if self.globals[callable.a as usize].class != PARTIAL {
+            return None;
+        }
+        let state = get(partial.eff).filter(|g| g.what() == BUILD && g.next == NIL)?;
+        let state = get(state.a).filter(|s| s.kind == Kind::Tuple && s.is_plain())?;
+        let args = get(get(state.a)?.next).filter(|a| a.kind == Kind::Tuple && a.is_plain())?;
+        Some(args.a)
     }
 
     /// Whether an entry of the innermost level is an attribute to be dropped.
@@ -585,6 +642,14 @@ impl<'s> Records<'s> {
                 high = high.max(node.num);
                 n += 1;
             }
+            if node.kind == Kind::Global {
+                let own = self.globals[node.a as usize].own;
+                if own > 0 {
+                    low = low.min(node.b);
+                    high = high.max(node.b + own - 1);
+                    n += own;
+                }
+            }
             for more in [node.eff, node.before] {
                 if more != NIL {
                     work.push((more, true));
@@ -667,6 +732,7 @@ impl<'s> Records<'s> {
             index: at.index,
             stage: at.stage,
             count: 0,
+            steps: 0,
         });
         Ok(())
     }
@@ -707,15 +773,23 @@ impl<'s> Records<'s> {
         self.put_steps(&steps, out)
     }
 
-    /// Writes a record of steps that closes the innermost level.
+    /// Writes a record of steps that closes the innermost level, or says that it stays open.
     #[inline(never)]
     pub fn put_steps(&mut self, steps: &Steps, out: &mut Output<'_>) -> Result<()> {
-        self.level_defaults(out)?;
+        if !matches!(steps.0.first(), Some(Step::Op(STAY | SET_AND_STAY))) {
+            self.level_defaults(out)?;
+        }
         let level = self.levels.len() - 1;
         let l = &self.levels[level];
         let mut key = if l.prefix.is_empty() { String::from("$") } else { l.prefix.clone() };
         key.push('!');
         let partition = l.partition.clone();
+        let l = &mut self.levels[level];
+        l.steps += 1;
+        if l.steps > 1 {
+            key.push('~');
+            keys::number(&mut key, l.steps);
+        }
         while !self.table.add(&partition, &key, self.base)? {
             key.push('~');
         }

@@ -1,5 +1,7 @@
 //! The table of migration in the settings: names that have changed, attributes to drop and to default.
 
+use std::collections::BTreeMap;
+
 use torpor::cbor::{Reader, ARRAY, MAP, TEXT};
 use torpor::{Call, Code, Error, Result, Text};
 
@@ -30,12 +32,43 @@ impl Class {
     }
 }
 
+/// A module, and the name of what is in it.
+type Global = (Vec<u8>, Vec<u8>);
+
 /// The table.
 #[derive(Default)]
 pub struct Rules {
-    rename: Vec<(Vec<u8>, Vec<u8>)>,
-    names: Vec<Vec<u8>>,
+    /// Of classes and functions, by the joined old names: where in `new` it is.
+    globals: BTreeMap<Vec<u8>, u32>,
+    new: Vec<New>,
+    /// Of modules: where in `news` it is.
+    modules: BTreeMap<Vec<u8>, u32>,
+    news: Vec<Vec<u8>>,
+    /// The classes that there are rules for, by their joined names.
+    names: BTreeMap<Vec<u8>, u32>,
     pub classes: Vec<Class>,
+}
+
+/// What a class or function is called now.
+struct New {
+    global: Global,
+    sure: bool, // it can be nothing else, a module say
+    void: bool, // it is something else
+}
+
+/// Two names as one key, in which one module's are together.
+fn join(module: &[u8], name: &[u8]) -> Vec<u8> {
+    [module, &[0xff], name].concat()
+}
+
+/// What `module:Outer.Inner` or `module.Class` names; nothing if it is neither.
+fn global(name: &str) -> Option<Global> {
+    let (module, inner) = name.split_once(':').or_else(|| name.rsplit_once('.'))?;
+    let odd = |s: &str| s.is_empty() || s.starts_with('.') || s.ends_with('.') || s.contains(':');
+    match odd(module) || odd(inner) {
+        true => None,
+        false => Some((module.into(), inner.into())),
+    }
 }
 
 fn wrong(name: &str, expected: &str) -> Error {
@@ -43,40 +76,93 @@ fn wrong(name: &str, expected: &str) -> Error {
 }
 
 impl Rules {
-    /// Reads the setting `rename`: a map of old names of modules or classes to new ones.
+    /// Reads the setting `rename`: a map of old names of modules or classes to new ones. A name without a
+    /// colon is a module's or, read up to its last dot, a class's.
     #[inline(never)]
     pub fn rename(&mut self, mut r: Reader<'_>) -> Result<()> {
-        let bad = || wrong("rename", "a map of names to names");
+        let bad = || wrong("rename", "a map of names to names: module, module.Class or module:Outer.Inner");
         for _ in 0..r.map().map_err(|_| bad())? {
             let old = r.text().map_err(|_| bad())?;
             let new = r.text().map_err(|_| bad())?;
-            if old.is_empty() || new.is_empty() || new.contains('\n') {
+            let dots = |s: &str| s.is_empty() || s.starts_with('.') || s.ends_with('.') || s.contains('\n');
+            if dots(old) || dots(new) {
                 return Err(bad());
             }
-            self.rename.push((old.into(), new.into()));
+            let colon = |s: &str| s.contains(':');
+            // By custom, a class has a capital.
+            let capital =
+                |s: &str| s.rsplit('.').next().map_or(false, |s| s.starts_with(|c: char| c.is_ascii_uppercase()));
+            let class = colon(old) || colon(new) || (capital(old) && old.contains('.'));
+            match (global(old), global(new)) {
+                (Some(old), Some(new)) => {
+                    if self.globals.insert(join(&old.0, &old.1), self.new.len() as u32).is_some() {
+                        return Err(bad());
+                    }
+                    self.new.push(New { global: new, sure: class, void: false });
+                }
+                _ if class => return Err(bad()),
+                _ => {}
+            }
+            if !colon(old) && !colon(new) {
+                if self.modules.insert(old.into(), self.news.len() as u32).is_some() {
+                    return Err(bad());
+                }
+                self.news.push(new.into());
+            }
         }
-        self.rename.sort();
         Ok(())
     }
 
-    /// Refuses a table that would change again what it has changed.
+    /// Refuses a table that would change again what it has changed. A name that can be a module's or a
+    /// class's is not a class's where that would be so.
     #[inline(never)]
-    pub fn check(&self) -> Result<()> {
-        let parts = |s: &'_ [u8]| -> Option<usize> {
-            // By custom, a class has a capital.
-            let at = s.iter().rposition(|b| *b == b'.')?;
-            s.get(at + 1).filter(|b| b.is_ascii_uppercase()).map(|_| at)
+    pub fn check(&mut self) -> Result<()> {
+        let again = |name: &[u8]| {
+            let name = std::str::from_utf8(name).unwrap_or("");
+            let msg = Text::new().str("the new name ").str(name).str(" would change again");
+            Err(Error::new(Code::Unsupported, msg).path("settings.rename"))
         };
-        for (_, new) in &self.rename {
-            for (old, _) in &self.rename {
-                let again = new == old
-                    || parts(new).map_or(false, |at| new[..at] == old[..])
-                    || parts(old).map_or(false, |at| old[..at] == new[..]);
-                if again {
-                    let name = std::str::from_utf8(new).unwrap_or("");
-                    let msg = Text::new().str("the new name ").str(name).str(" would change again");
-                    return Err(Error::new(Code::Unsupported, msg).path("settings.rename"));
+        let mut void = Vec::new();
+        for (old, at) in &self.globals {
+            let New { global: (module, name), sure, .. } = &self.new[*at as usize];
+            let full = [&module[..], b".", &name[..]].concat();
+            if let Some(by) = self.globals.get(&join(module, name)) {
+                if *sure || self.new[*by as usize].sure {
+                    return again(&full);
                 }
+                void.push(*by);
+            }
+            if self.modules.contains_key(module) {
+                let itself = old.iter().map(|b| if *b == 0xff { b'.' } else { *b }).eq(module.iter().copied());
+                if *sure || !itself {
+                    return again(&full);
+                }
+                void.push(*at);
+            }
+        }
+        for new in &self.news {
+            if self.modules.contains_key(new) {
+                return again(new);
+            }
+            let all = join(new, b"");
+            for (old, at) in self.globals.range(all.clone()..) {
+                if !old.starts_with(&all) {
+                    break;
+                }
+                if self.new[*at as usize].sure {
+                    return again(new);
+                }
+                void.push(*at);
+            }
+        }
+        for at in void {
+            self.new[at as usize].void = true;
+        }
+        for c in &self.classes {
+            if let Some(d) = c.default.iter().find(|d| c.drops(&d.0)) {
+                let msg = Text::new().str("the attribute ").str(std::str::from_utf8(&d.0).unwrap_or(""));
+                let msg = msg.str(" is to be dropped and has a default");
+                return Err(Error::new(Code::Unsupported, msg).path("settings.default"));
             }
         }
         Ok(())
@@ -84,15 +170,18 @@ impl Rules {
 
     /// The class of a name, which is made if it has no rules yet.
     #[inline(never)]
-    fn class(&mut self, name: &str) -> usize {
-        match self.names.iter().position(|n| n == name.as_bytes()) {
-            Some(at) => at,
+    fn class(&mut self, name: &str) -> Option<&mut Class> {
+        let (module, name) = global(name)?;
+        let key = join(&module, &name);
+        let at = match self.names.get(&key) {
+            Some(at) => *at as usize,
             None => {
-                self.names.push(name.into());
+                self.names.insert(key, self.classes.len() as u32);
                 self.classes.push(Class::default());
-                self.names.len() - 1
+                self.classes.len() - 1
             }
-        }
+        };
+        self.classes.get_mut(at)
     }
 
     /// Reads the setting `drop`: `module.Class.attribute`, or the attributes by class.
@@ -102,16 +191,15 @@ impl Rules {
         if r.major() == Some(ARRAY) {
             for _ in 0..r.array().map_err(|_| bad())? {
                 let (class, attribute) = r.text().ok().and_then(|t| t.rsplit_once('.')).ok_or_else(bad)?;
-                let at = self.class(class);
-                self.classes[at].drop.push(attribute.into());
+                self.class(class).ok_or_else(bad)?.drop.push(attribute.into());
             }
             return Ok(());
         }
         for _ in 0..r.map().map_err(|_| bad())? {
-            let at = self.class(r.text().map_err(|_| bad())?);
+            let class = self.class(r.text().map_err(|_| bad())?).ok_or_else(bad)?;
             for _ in 0..r.array().map_err(|_| bad())? {
                 let attribute = r.text().map_err(|_| bad())?;
-                self.classes[at].drop.push(attribute.into());
+                class.drop.push(attribute.into());
             }
         }
         Ok(())
@@ -152,13 +240,12 @@ impl Rules {
             [0xfa, a, b, c, d] => float(f32::from_bits(u32::from_be_bytes([*a, *b, *c, *d])) as f64),
             _ => value.to_vec(),
         };
-        let at = self.class(class);
-        let c = &mut self.classes[at];
-        if !short
-            || attribute.len() > crate::names::MAX_NAME
-            || c.default.len() == MAX_DEFAULTS
-            || c.drops(attribute.as_bytes())
-        {
+        let c = self.class(class).ok_or_else(bad)?;
+        if c.default.iter().any(|d| d.0 == attribute.as_bytes()) {
+            let msg = Text::new().str("the attribute ").str(attribute).str(" has two defaults");
+            return Err(Error::new(Code::Unsupported, msg).path("settings.default"));
+        }
+        if !short || attribute.len() > crate::names::MAX_NAME || c.default.len() == MAX_DEFAULTS {
             return Err(bad());
         }
         c.default.push((attribute.into(), value));
@@ -167,17 +254,17 @@ impl Rules {
 
     /// The new names of a global, if they have changed.
     #[inline(never)]
-    pub fn renamed(&self, module: &[u8], name: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
-        if self.rename.is_empty() {
+    pub fn renamed(&self, module: &[u8], name: &[u8]) -> Option<Global> {
+        if self.modules.is_empty() && self.globals.is_empty() {
             return None;
         }
-        let find = |s: &[u8]| self.rename.binary_search_by(|r| r.0[..].cmp(s)).ok().map(|at| &self.rename[at].1);
-        let full = [module, b".", name].concat();
-        if let Some(new) = find(&full) {
-            let at = new.iter().rposition(|b| *b == b'.').unwrap_or(0);
-            return Some((new[..at].to_vec(), new[at + 1..].to_vec()));
+        if let Some(at) = self.globals.get(&join(module, name)) {
+            let new = &self.new[*at as usize];
+            if !new.void {
+                return Some(new.global.clone());
+            }
         }
-        find(module).map(|new| (new.clone(), name.to_vec()))
+        self.modules.get(module).map(|at| (self.news[*at as usize].clone(), name.to_vec()))
     }
 
     /// The rules of a class by its number and 1, or 0. The names are the new ones.
@@ -186,8 +273,7 @@ impl Rules {
         if self.names.is_empty() {
             return 0;
         }
-        let full = [module, b".", name].concat();
-        self.names.iter().position(|n| *n == full).map_or(0, |at| at as u32 + 1)
+        self.names.get(&join(module, name)).map_or(0, |at| *at as u32 + 1)
     }
 
     /// Whether a callable makes an instance of its first argument.
@@ -195,6 +281,11 @@ impl Rules {
         matches!(module, b"copyreg" | b"copy_reg")
             && matches!(name, b"_reconstructor" | b"__newobj__" | b"__newobj_ex__")
     }
+}
+
+/// Whether a callable calls what its state says, of whose arguments the first may be a class.
+pub fn makes_partial(module: &[u8], name: &[u8]) -> bool {
+    module == b"functools" && name == b"partial"
 }
 
 fn float(v: f64) -> Vec<u8> {

@@ -38,6 +38,17 @@ const GUESS: usize = 800_000;
 /// How many globals a pickle may name.
 const MAX_GLOBALS: usize = 1 << 20;
 
+/// How long the module and the name of a global may be together, in bytes.
+const MAX_GLOBAL: usize = 4 << 10;
+
+/// How many bytes of long names of globals, which each use writes again, a pickle may have, and how many
+/// more for each byte of it.
+const MAX_REPEATED: u64 = 1 << 20;
+const REPEATED_PER_BYTE: u64 = 16;
+
+/// How many short texts that are objects of their own are known by content, for STACK_GLOBAL.
+const MAX_OWN: usize = 4 << 20;
+
 /// A slot of the stack that is a mark.
 const MARK: u32 = NIL - 1;
 
@@ -79,10 +90,14 @@ pub struct Machine<'s, 'i, 'b, 'o, 'p> {
     marks: Vec<u32>,
     memo: Memo,
     kept: Vec<Node>, // memo entries that have no number
-    kept_bytes: Vec<(u32, Vec<u8>)>,
+    kept_bytes: Vec<Vec<u8>>,
+    kept_size: usize,
+    own: Vec<(u32, u32)>, // numbers of texts that are objects of their own, and the names equal to them
+    repeated: u64,        // bytes of long names of globals
     numbers: u32,
     discarded: Option<Discarded>,
     levels: Vec<OpenSlot>,
+    guessed: Vec<usize>, // slots of entries written that may take what lies above them after all
     has_rules: bool,
     live: usize, // slots below are written
     pressure: usize,
@@ -93,6 +108,17 @@ pub struct Machine<'s, 'i, 'b, 'o, 'p> {
     op_at: u64,
     op: u8,
     line: Vec<u8>,
+}
+
+/// The opcode of an effect.
+fn effect_op(what: u32, marked: bool) -> u8 {
+    match (what, marked) {
+        (APPEND, true) => b'e',
+        (APPEND, false) => b'a',
+        (ASSIGN, true) => b'u',
+        (ASSIGN, false) => b's',
+        _ => 0x90,
+    }
 }
 
 fn le(b: &[u8]) -> u64 {
@@ -111,9 +137,13 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             memo: Memo::new(),
             kept: Vec::new(),
             kept_bytes: Vec::new(),
+            kept_size: 0,
+            own: Vec::new(),
+            repeated: 0,
             numbers: 0,
             discarded: None,
             levels: Vec::new(),
+            guessed: Vec::new(),
             live: 0,
             pressure: PRESSURE,
             pressure_bytes: PRESSURE_BYTES,
@@ -149,9 +179,13 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
         self.memo = Memo::new();
         self.kept.clear();
         self.kept_bytes.clear();
+        self.kept_size = 0;
+        self.own.clear();
+        self.repeated = 0;
         self.numbers = 0;
         self.discarded = None;
         self.levels.clear();
+        self.guessed.clear();
         self.live = 0;
         self.pressure = PRESSURE;
         self.pressure_bytes = PRESSURE_BYTES;
@@ -269,7 +303,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     #[inline(never)]
     fn room(&self, n: usize) -> Result<()> {
         let a = &self.r.arena;
-        if a.bytes.len() + n + a.nodes.len() * 40 > MAX_HELD + MAX_HELD / 4 {
+        if a.bytes.len() + self.kept_size + n + a.nodes.len() * 40 > MAX_HELD + MAX_HELD / 4 {
             return Err(self.large("more than can be held at once, in bytes", MAX_HELD as u64));
         }
         Ok(())
@@ -415,7 +449,10 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                 self.more(n as usize)?;
             }
             let found = self.r.names.find(&self.input.bytes()[..n as usize], false);
-            if let Found::Old(_) = found {
+            if let Found::Old(id) = found {
+                if self.own.len() < MAX_OWN {
+                    self.own.push((self.numbers, id));
+                }
                 return self.push_own(n as usize);
             }
             let s = &self.input.bytes()[..n as usize];
@@ -473,7 +510,11 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     #[inline(never)]
     fn push_made_text(&mut self, s: &[u8]) -> Result<()> {
         if s.len() <= crate::names::MAX_NAME && std::str::from_utf8(s).is_ok() {
-            if let Found::No = self.r.names.find(s, false) {
+            if let Found::Old(id) = self.r.names.find(s, false) {
+                if self.own.len() < MAX_OWN {
+                    self.own.push((self.numbers, id));
+                }
+            } else {
                 if let Found::New(id) = self.r.names.find(s, true) {
                     let mut node = Node::new(Kind::Name);
                     node.a = id;
@@ -495,18 +536,57 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
 
     #[inline(never)]
     fn push_global(&mut self, module: &[u8], name: &[u8]) -> Result<()> {
-        let at = self.global(module, name)?;
+        let at = self.global(module, name, [false; 2])?;
         let mut n = Node::new(Kind::Global);
         n.a = at;
         self.push(n)
     }
 
+    /// The number of a global; `own` says which of its names are objects of their own.
     #[inline(never)]
-    fn global(&mut self, module: &[u8], name: &[u8]) -> Result<u32> {
-        if self.r.globals.len() == MAX_GLOBALS {
+    fn global(&mut self, module: &[u8], name: &[u8], own: [bool; 2]) -> Result<u32> {
+        if self.r.globals.len() >= MAX_GLOBALS - 1 {
             return Err(self.large("too many globals", MAX_GLOBALS as u64));
         }
-        Ok(self.r.global(module, name))
+        if module.len() + name.len() > MAX_GLOBAL {
+            return Err(self.large("the name of a global is too long", MAX_GLOBAL as u64));
+        }
+        let at = self.r.global(module, name, own);
+        self.repeat(at)?;
+        Ok(at)
+    }
+
+    /// Counts what another use of a global writes.
+    fn repeat(&mut self, at: u32) -> Result<()> {
+        let n = self.r.globals[at as usize].encoded.len().saturating_sub(crate::names::MAX_NAME);
+        self.repeated += n as u64;
+        if self.repeated > MAX_REPEATED + REPEATED_PER_BYTE * self.op_at {
+            return Err(self.large("long names of globals used too often, in bytes", MAX_REPEATED));
+        }
+        Ok(())
+    }
+
+    /// The text that a node is for STACK_GLOBAL, and whether it is an object of its own.
+    #[inline(never)]
+    fn global_text(&self, n: &Node) -> Option<(Vec<u8>, bool)> {
+        if n.eff != NIL {
+            return None;
+        }
+        match n.kind {
+            Kind::Name => Some((self.r.names.text(n.a).to_vec(), false)),
+            Kind::Raw if n.flags & IS_TEXT != 0 && n.num != NIL => {
+                let mut r = torpor::cbor::Reader::new(self.r.arena.raw(n.a, n.b));
+                if r.major() == Some(torpor::cbor::TAG) {
+                    r.tag().ok()?;
+                }
+                r.text().ok().map(|t| (t.as_bytes().to_vec(), true))
+            }
+            Kind::Ref => {
+                let at = self.own.binary_search_by_key(&n.a, |o| o.0).ok()?;
+                Some((self.r.names.text(self.own[at].1).to_vec(), false))
+            }
+            _ => None,
+        }
     }
 
     // Taking from the stack.
@@ -546,19 +626,81 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
 
     #[cold]
     fn unusual(&self) -> Error {
-        let msg = "a value of more than can be held is used in a way no pickler writes";
-        Error::new(Code::TooLarge, Text::new().str(ops::name(self.op)).str(": ").str(msg)).at(self.op_at)
+        let msg = Text::new().str(ops::name(self.op)).str(": a value of more than ").num(PRESSURE as u64);
+        let msg =
+            msg.str(" expressions turns out to be part of another than it seemed to be (a tuple, a call, a state)");
+        Error::new(Code::TooLarge, msg).at(self.op_at)
     }
 
     /// Closes the innermost level, whose container must have been seen to take all its entries.
     #[inline(never)]
     fn pop_level(&mut self) -> Result<()> {
+        let above = self.levels.len().checked_sub(2).map(|at| self.levels[at]);
+        match (self.levels.last(), above) {
+            // What looked like its only entry is the next one of the container around it.
+            (Some(l), Some(o)) if l.uncertain == 1 && l.how == ASSIGN | SINGLE && o.how & 3 == ASSIGN => {
+                self.r.put_steps(&Steps(vec![Step::Op(UNSET_ALL)]), self.out)?;
+                let last = self.levels.len() - 1;
+                self.levels[last].uncertain = 0;
+                self.levels[last - 1].uncertain += 1;
+            }
+            (Some(l), _) if l.uncertain > 0 => return Err(self.unusual()),
+            _ => {}
+        }
         self.r.level_defaults(self.out)?;
         self.r.levels.pop();
-        match self.levels.pop() {
-            Some(l) if l.uncertain > 0 => Err(self.unusual()),
-            _ => Ok(()),
+        self.levels.pop();
+        Ok(())
+    }
+
+    /// An effect on a value that is written: on a container after another kind of effect, or on the value
+    /// of an entry that looked whole. What it needs lies above the value, from `from` on.
+    #[inline(never)]
+    fn late(&mut self, at: usize, op: u8, from: usize, marked: bool) -> Result<()> {
+        let guessed = self.guessed.binary_search(&at).is_ok();
+        let last = self.levels.len().wrapping_sub(1);
+        let l = match self.levels.last() {
+            Some(l) => *l,
+            None => return Err(self.unusual()),
+        };
+        let mut steps = Steps(Vec::new());
+        let held = self.live <= from && (!marked || self.stack[from - 1].before == NIL);
+        if held && l.at == at && l.uncertain == 0 {
+            steps.0.push(Step::Op(SET_AND_STAY));
+        } else if l.at < at && guessed && (held || (op == b's' && self.live == self.stack.len())) {
+            steps.0.push(Step::Op(STAY));
+        } else {
+            return Err(self.unusual());
         }
+        if held {
+            if marked {
+                steps.0.push(Step::Op(b'('));
+            }
+            steps.0.extend(self.stack[from..].iter().map(|s| Step::Push(s.node)));
+        } else {
+            self.levels[last].uncertain -= 1;
+        }
+        steps.0.push(Step::Op(op));
+        self.r.put_steps(&steps, self.out)?;
+        if marked {
+            self.marks.pop();
+        }
+        self.cut(at);
+        Ok(())
+    }
+
+    fn forget_guesses(&mut self, at: usize) {
+        while self.guessed.last().map_or(false, |g| *g > at) {
+            self.guessed.pop();
+        }
+    }
+
+    /// Takes what is written off the stack, down to a slot.
+    fn cut(&mut self, at: usize) {
+        self.stack.truncate(at + 1);
+        self.live = at + 1;
+        self.forget_guesses(at);
+        self.r.arena.clear();
     }
 
     /// Items for a container of which a part is written; false if this is not about such.
@@ -596,7 +738,13 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             Some(l) if l.at == at && l.how & 3 == what && first - from == each * l.uncertain as usize => {
                 l.uncertain = 0;
             }
-            _ => return Err(self.unusual()),
+            _ => {
+                self.late(at, effect_op(what, marked), from, marked)?;
+                return Ok(true);
+            }
+        }
+        if marked && self.stack[from - 1].before != NIL {
+            return Err(self.unusual());
         }
         if (first - from) % each != 0 || (self.stack.len() - first) % each != 0 {
             return Err(self.unusual());
@@ -610,9 +758,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
         if marked {
             self.marks.pop();
         }
-        self.stack.truncate(at + 1);
-        self.live = at + 1;
-        self.r.arena.clear();
+        self.cut(at);
         Ok(true)
     }
 
@@ -635,11 +781,16 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                 self.r.put_steps(&steps, self.out)?;
                 self.r.arena.clear();
             }
+            Some(l) if l.at < n - 2 => {
+                self.late(n - 2, b'b', n - 1, false)?;
+                return Ok(true);
+            }
             _ => return Err(self.unusual()),
         }
         self.pop_level()?;
         self.stack.truncate(n - 1);
         self.live = n - 1;
+        self.forget_guesses(n - 2);
         Ok(true)
     }
 
@@ -670,6 +821,9 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                 None => (NIL, 0),
             };
             if self.live == bottom && how != NIL && self.live < self.stack.len() && self.stack[self.live].node == MARK {
+                if self.stack[self.live].before != NIL {
+                    break;
+                }
                 self.live += 1;
             } else if let (Some(l), Some(level)) = (self.levels.last(), self.r.levels.last()) {
                 // Nothing more comes for a container without a mark, but for its only entry.
@@ -698,6 +852,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             let node = self.stack[v].node;
             let n = *self.r.arena.get(node);
             let above = self.stack.get(v + 1).copied();
+            let forced = self.r.arena.nodes.len() > self.guess;
             // Which container goes on above the value, if any.
             let mut state = NIL;
             let mut container = v;
@@ -751,7 +906,21 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                         let stage = self.r.levels.last().map(|l| l.stage);
                         // What stands above an object may be its state, too, unless it is an account.
                         let account = n.kind == Kind::Dict || self.r.is_account(s.node);
-                        if !(only && account) && !self.r.is_leading(stage, key, s.node) {
+                        // What can not be an attribute's name is a key in the value.
+                        let key_of = forced
+                            && n.kind == Kind::Dict
+                            && how != NIL
+                            && how & STATED != 0
+                            && self.r.is_text(s.node)
+                            && !self.r.is_identifier(s.node);
+                        if !(only && account) && !key_of && !self.r.is_leading(stage, key, s.node) {
+                            what = NIL;
+                        }
+                    } else if n.kind == Kind::List && of == NIL {
+                        // Its only item, unless it can be the next key of the container that it is in.
+                        let hashable = !matches!(m.kind, Kind::Dict | Kind::List | Kind::Set);
+                        let named = how != NIL && how & STATED != 0 && m.is_object();
+                        if how != NIL && how & 3 != APPEND && how & SINGLE == 0 && hashable && !named {
                             what = NIL;
                         }
                     } else {
@@ -771,8 +940,23 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                     && above.map_or(false, |s| s.node != MARK && self.r.is_identifier(s.node))
                     && self.stack.get(v + 2).map_or(false, |s| s.node != MARK)
                     && self.stack.len() > v + 3;
-                if how == NIL || !(whole || named || self.r.arena.nodes.len() > self.guess) {
+                // What is above it is not its next one's key: it is part of something else.
+                let part = match above {
+                    Some(s) if s.node == MARK => true,
+                    Some(s) if each == 2 => {
+                        how & STATED != 0 && !self.r.is_text(s.node)
+                            || matches!(self.r.arena.get(s.node).kind, Kind::Dict | Kind::List | Kind::Set)
+                    }
+                    _ => false,
+                };
+                if how == NIL || !(whole || named || (forced && !part)) {
                     break;
+                }
+                if !whole && !named && (n.is_object() || matches!(n.kind, Kind::Dict | Kind::List | Kind::Set)) {
+                    if above.map_or(false, |s| self.r.has_rule(s.node)) || key.map_or(false, |k| self.r.has_rule(k)) {
+                        break; // it must not be taken for an attribute of this name
+                    }
+                    self.guessed.push(v);
                 }
                 self.r.put_entry(key, node, self.out)?;
                 self.live = v + 1;
@@ -1071,11 +1255,16 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     fn keep(&mut self, n: Node) -> Result<u32> {
         let mut copy = Node { next: NIL, eff: NIL, eff_last: NIL, before: NIL, before_last: NIL, ..n };
         if n.kind == Kind::Raw {
-            self.kept_bytes.push((self.kept.len() as u32, self.r.arena.raw(n.a, n.b).to_vec()));
+            self.room(n.b as usize)?;
+            self.kept_size += n.b as usize;
+            self.kept_bytes.push(self.r.arena.raw(n.a, n.b).to_vec());
             copy.a = self.kept_bytes.len() as u32 - 1;
         }
+        if n.kind == Kind::Global {
+            copy.a = self.r.globals[n.a as usize].plain;
+        }
         match self.kept.last() {
-            Some(last) if n.kind == Kind::Global && last.kind == n.kind && last.a == n.a => {}
+            Some(last) if n.kind == Kind::Global && last.kind == n.kind && last.a == copy.a => {}
             _ => self.kept.push(copy),
         }
         if self.kept.len() > MAX_GLOBALS {
@@ -1106,9 +1295,12 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
         let mut n = self.kept[(v & !IS_KEPT) as usize];
         if n.kind == Kind::Raw {
             let at = self.r.arena.bytes_end();
-            self.r.arena.bytes.extend_from_slice(&self.kept_bytes[n.a as usize].1);
+            self.r.arena.bytes.extend_from_slice(&self.kept_bytes[n.a as usize]);
             n.a = at;
             self.room(0)?;
+        }
+        if n.kind == Kind::Global {
+            self.repeat(n.a)?;
         }
         self.push(n)
     }
@@ -1471,7 +1663,23 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                         Kind::Name => self.push_value(IS_NAME | n.a)?,
                         Kind::Ref => self.push_value(n.a)?,
                         _ => {
-                            self.push(Node { next: NIL, eff: NIL, eff_last: NIL, before: NIL, before_last: NIL, ..n })?
+                            let mut n = Node { next: NIL, eff: NIL, eff_last: NIL, before: NIL, before_last: NIL, ..n };
+                            match n.kind {
+                                Kind::Global => {
+                                    n.a = self.r.globals[n.a as usize].plain;
+                                    self.repeat(n.a)?;
+                                }
+                                // Its bytes are written again, so they count again.
+                                Kind::Raw => {
+                                    self.room(n.b as usize)?;
+                                    let at = self.r.arena.bytes_end();
+                                    let from = n.a.wrapping_sub(self.r.arena.bytes_base) as usize;
+                                    self.r.arena.bytes.extend_from_within(from..from + n.b as usize);
+                                    n.a = at;
+                                }
+                                _ => {}
+                            }
+                            self.push(n)?;
                         }
                     }
                 }
@@ -1559,7 +1767,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                     self.push_global(&module, &name)?;
                 } else {
                     let m = self.mark()?;
-                    let at = self.global(&module, &name)?;
+                    let at = self.global(&module, &name, [false; 2])?;
                     let mut n = Node::new(Kind::Global);
                     n.a = at;
                     let first = self.stack[m].first;
@@ -1582,16 +1790,35 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             0x93 => {
                 let at = self.top(2)?;
                 let (m, n) = (*self.r.arena.get(self.stack[at].node), *self.r.arena.get(self.stack[at + 1].node));
-                if m.kind == Kind::Name && n.kind == Kind::Name && m.eff == NIL && n.is_plain() {
-                    let (module, name) = (self.r.names.text(m.a).to_vec(), self.r.names.text(n.a).to_vec());
-                    let first = self.stack[at].first;
+                let texts = if n.before == NIL { (self.global_text(&m), self.global_text(&n)) } else { (None, None) };
+                let short = match &texts {
+                    (Some(m), Some(n)) => m.0.len() + n.0.len() <= MAX_GLOBAL,
+                    _ => false,
+                };
+                if let (true, (Some((module, own)), Some((name, own_name)))) = (short, texts) {
+                    let slots = [self.stack[at], self.stack[at + 1]];
+                    let mut before = (m.before, m.before_last);
                     self.stack.truncate(at);
-                    self.push_global(&module, &name)?;
+                    if (own || own_name) && self.r.settings.rules.renamed(&module, &name).is_some() {
+                        // These texts stay what they are, apart from the class.
+                        self.stack.extend(slots.iter().zip([own, own_name]).filter(|s| s.1).map(|s| *s.0));
+                        self.discard(at, None);
+                        if own {
+                            before = (NIL, NIL);
+                        }
+                        self.push_global(&module, &name)?;
+                    } else {
+                        let mut g = Node::new(Kind::Global);
+                        g.a = self.global(&module, &name, [own, own_name])?;
+                        g.b = if own { m.num } else { n.num };
+                        self.push(g)?;
+                    }
                     if let Some(s) = self.stack.last_mut() {
-                        s.first = first;
-                        let g = self.r.arena.get_mut(s.node);
-                        g.before = m.before;
-                        g.before_last = m.before_last;
+                        s.first = slots[0].first;
+                        let node = s.node;
+                        if before.0 != NIL {
+                            self.precede(node, before.0, before.1);
+                        }
                     }
                 } else {
                     for n in [&m, &n] {

@@ -1,6 +1,7 @@
 //! The records of a document by key: where the numbers of each begin.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 
 use torpor::{Code, Error, Result};
 
@@ -13,6 +14,10 @@ const MAX_KEYS: usize = 48 << 20;
 /// How many records one document may have.
 const MAX_RECORDS: usize = 2 << 20;
 
+/// How many slots are looked at before a record goes elsewhere, so that keys made to collide cost little
+/// more than others.
+const MAX_PROBES: usize = 64;
+
 /// The table.
 pub struct Table {
     bases: Vec<u32>, // the number of objects before each record
@@ -21,8 +26,13 @@ pub struct Table {
     keys: Vec<u8>,
     slots: Vec<u32>, // index + 1; 0 is free
     partitions: Vec<String>,
+    by_name: BTreeMap<Vec<u8>, u32>, // the partitions
     /// Numbers of objects that are dropped: where a range begins and ends, and how many there were before.
     dropped: Vec<(u32, u32, u32)>,
+    /// Those that are new since the last record: where they begin and end.
+    fresh: BTreeMap<u32, u32>,
+    /// Records whose keys found no slot, by partition and key.
+    crowded: BTreeMap<Vec<u8>, u32>,
     /// Whether one of them was referred to.
     pub missed: Cell<bool>,
 }
@@ -35,6 +45,11 @@ fn hash(part: u32, key: &[u8]) -> u32 {
     (h ^ h >> 31) as u32
 }
 
+/// A record's key where keys crowd.
+fn crowded(part: u32, key: &[u8]) -> Vec<u8> {
+    [&part.to_be_bytes()[..], key].concat()
+}
+
 impl Table {
     pub fn new() -> Table {
         Table {
@@ -44,7 +59,10 @@ impl Table {
             keys: Vec::new(),
             slots: vec![0; 64],
             partitions: Vec::new(),
+            by_name: BTreeMap::new(),
             dropped: Vec::new(),
+            fresh: BTreeMap::new(),
+            crowded: BTreeMap::new(),
             missed: Cell::new(false),
         }
     }
@@ -55,18 +73,19 @@ impl Table {
 
     #[inline(never)]
     fn partition(&mut self, name: &str) -> Result<u32> {
-        if let Some(last) = self.partitions.last() {
-            if last == name {
-                return Ok(self.partitions.len() as u32 - 1);
+        if let Some(last) = self.parts.last() {
+            if self.partitions[*last as usize] == name {
+                return Ok(*last);
             }
         }
-        if let Some(at) = self.partitions.iter().position(|p| p == name) {
-            return Ok(at as u32);
+        if let Some(at) = self.by_name.get(name.as_bytes()) {
+            return Ok(*at);
         }
         if self.partitions.len() == 65536 {
             return Err(Error::new(Code::TooLarge, "more than 65536 partitions"));
         }
         self.partitions.push(name.into());
+        self.by_name.insert(name.into(), self.partitions.len() as u32 - 1);
         Ok(self.partitions.len() as u32 - 1)
     }
 
@@ -75,56 +94,76 @@ impl Table {
         &self.keys[start..self.ends[at] as usize]
     }
 
+    /// The slot that a key has or could have; nothing where so many others are that it must be elsewhere.
     #[inline(never)]
-    fn slot(&self, part: u32, key: &[u8]) -> usize {
+    fn slot(&self, part: u32, key: &[u8]) -> Option<usize> {
         let mask = self.slots.len() - 1;
-        let mut slot = hash(part, key) as usize & mask;
-        loop {
+        let first = hash(part, key) as usize;
+        for i in 0..MAX_PROBES {
+            let slot = first.wrapping_add(i) & mask;
             let at = self.slots[slot] as usize;
             if at == 0 || (self.parts[at - 1] == part && self.key(at - 1) == key) {
-                return slot;
+                return Some(slot);
             }
-            slot = (slot + 1) & mask;
+        }
+        None
+    }
+
+    fn get(&self, part: u32, key: &[u8]) -> Option<u32> {
+        match self.slot(part, key).map(|slot| self.slots[slot]) {
+            Some(0) => None,
+            Some(at) => Some(self.bases[at as usize - 1]),
+            None => self.crowded.get(&crowded(part, key)).copied(),
         }
     }
 
     /// Where the numbers of a record begin.
     #[inline(never)]
     pub fn find(&self, partition: &str, key: &str) -> Option<u32> {
-        let part = match self.partitions.last() {
-            Some(p) if p == partition => self.partitions.len() - 1,
-            _ => self.partitions.iter().position(|p| p == partition)?,
+        let part = match self.parts.last() {
+            Some(last) if self.partitions[*last as usize] == partition => *last,
+            _ => *self.by_name.get(partition.as_bytes())?,
         };
-        match self.slots[self.slot(part as u32, key.as_bytes())] {
-            0 => None,
-            at => Some(self.bases[at as usize - 1]),
-        }
+        self.get(part, key.as_bytes())
     }
 
     /// Where the numbers of a record begin, which lies in the partition of the record under way.
     #[inline(never)]
     pub fn find_here(&self, key: &str) -> Option<u32> {
         let part = *self.parts.last()?;
-        match self.slots[self.slot(part, key.as_bytes())] {
-            0 => None,
-            at => Some(self.bases[at as usize - 1]),
-        }
+        self.get(part, key.as_bytes())
     }
 
     /// Drops the numbers from `start` to `end`, `n` of which are there still; false if that is not all.
     #[inline(never)]
     pub fn forget(&mut self, start: u32, end: u32, n: u32) -> bool {
-        let at = self.dropped.partition_point(|d| d.0 < start);
-        let to = self.dropped.partition_point(|d| d.0 < end);
-        let inner: u32 = self.dropped[at..to].iter().map(|d| d.1 - d.0).sum();
-        self.dropped.splice(at..to, [(start, end, 0)]);
-        for i in at..self.dropped.len() {
-            self.dropped[i].2 = match i {
-                0 => 0,
-                _ => self.dropped[i - 1].2 + self.dropped[i - 1].1 - self.dropped[i - 1].0,
-            };
+        while let Some(d) = self.dropped.last().filter(|d| d.0 >= start) {
+            self.fresh.insert(d.0, d.1);
+            self.dropped.pop();
         }
+        let mut inner = 0;
+        while let Some((&from, &to)) = self.fresh.range(start..end).next() {
+            inner += to - from;
+            self.fresh.remove(&from);
+        }
+        self.fresh.insert(start, end);
         n + inner == end - start
+    }
+
+    /// Makes what is dropped known to references.
+    fn settle(&mut self) {
+        let first = match self.fresh.keys().next() {
+            Some(first) => *first,
+            None => return,
+        };
+        while let Some(d) = self.dropped.last().filter(|d| d.0 > first) {
+            self.fresh.insert(d.0, d.1);
+            self.dropped.pop();
+        }
+        for (start, end) in std::mem::take(&mut self.fresh) {
+            let before = self.dropped.last().map_or(0, |d| d.2 + d.1 - d.0);
+            self.dropped.push((start, end, before));
+        }
     }
 
     /// The number of an object without those that are dropped.
@@ -149,10 +188,10 @@ impl Table {
     #[inline(never)]
     pub fn add(&mut self, partition: &str, key: &str, base: u32) -> Result<bool> {
         let part = self.partition(partition)?;
-        let slot = self.slot(part, key.as_bytes());
-        if self.slots[slot] != 0 {
+        if self.get(part, key.as_bytes()).is_some() {
             return Ok(false);
         }
+        self.settle();
         if self.bases.len() == MAX_RECORDS || self.keys.len() + key.len() > MAX_KEYS {
             return Err(Error::new(Code::TooLarge, "the pickle makes too many records; raise split or lower depth"));
         }
@@ -160,28 +199,36 @@ impl Table {
         self.parts.push(part);
         self.keys.extend_from_slice(key.as_bytes());
         self.ends.push(self.keys.len() as u32);
-        self.slots[slot] = self.bases.len() as u32;
         if self.bases.len() * 2 > self.slots.len() {
             self.slots = vec![0; self.slots.len() * 4];
+            self.crowded.clear();
             for at in 0..self.bases.len() {
-                let mask = self.slots.len() - 1;
-                let mut slot = hash(self.parts[at], self.key(at)) as usize & mask;
-                while self.slots[slot] != 0 {
-                    slot = (slot + 1) & mask;
-                }
-                self.slots[slot] = at as u32 + 1;
+                self.place(at);
             }
+        } else {
+            self.place(self.bases.len() - 1);
         }
         Ok(true)
+    }
+
+    /// Makes a record known by its key.
+    fn place(&mut self, at: usize) {
+        match self.slot(self.parts[at], self.key(at)) {
+            Some(slot) => self.slots[slot] = at as u32 + 1,
+            None => {
+                let key = crowded(self.parts[at], self.key(at));
+                self.crowded.insert(key, self.bases[at]);
+            }
+        }
     }
 }
 
 impl Refers for Table {
     /// The last record added is the one under way.
-    fn refer(&self, out: &mut Vec<u8>, number: u32) {
+    fn refer(&self, out: &mut Vec<u8>, object: u32, prints: &[u8]) {
         tag(out, REF);
         let here = self.bases.len() - 1;
-        let number = self.left(number);
+        let number = self.left(object);
         if self.missed.get() {
             return;
         }
@@ -191,12 +238,13 @@ impl Refers for Table {
         }
         let at = self.bases.partition_point(|b| *b <= number) - 1;
         if self.parts[at] == self.parts[here] {
-            out.push(0x82);
-        } else {
             out.push(0x83);
+        } else {
+            out.push(0x84);
             text(out, self.partitions[self.parts[at] as usize].as_bytes());
         }
         text(out, self.key(at));
         head(out, torpor::cbor::UINT, (number - self.bases[at]) as u64);
+        head(out, torpor::cbor::UINT, prints[object as usize] as u64);
     }
 }

@@ -77,6 +77,13 @@ def bombs():
     yield "memo far apart", "any", asm("NONE", *[("LONG_BINPUT", i * 40_000) for i in range(100_000)])
     yield "memo of one many times", "graph", asm("EMPTY_LIST", *[("LONG_BINPUT", i) for i in range(200_000)])
     yield "DUP many times", "graph", asm("MARK", "EMPTY_LIST", *["DUP"] * 200_000, "LIST")
+    number = ("LONG4", b"\x7f" * 100_000)
+    yield "DUP of a large number", "any", asm(("PROTO", 2), "MARK", number, *["DUP"] * 100_000, "LIST")
+    yield "a large number memoized late and often", "any", asm(("PROTO", 2), number, "EMPTY_LIST", "POP", *[("LONG_BINPUT", i) for i in range(20_000)])
+    yield "long names of globals", "any", asm(("GLOBAL", (b"m", b"x" * 4000)), ("BINPUT", 0), "MARK", *[("BINGET", 0)] * 50_000, "TUPLE", "TUPLE2", ("PROTO", 2))
+    yield "a name of a global that is too long", "error", asm(("GLOBAL", (b"m", b"x" * 5000)))
+    lists = [[i] for i in range(60_000)]
+    yield "many regions", "graph", pickle.dumps({"000000000000": {f"r-{i}": {"own": own, "last": lists[i - 1] if i else 0} for i, own in enumerate(lists)}}, 4)
     yield "BUILD many times", "graph", asm(klass(), "EMPTY_TUPLE", "REDUCE", *["NONE", "BUILD"] * 50_000)
     yield "one state many times", "graph", asm(("PROTO", 2), klass(), "EMPTY_TUPLE", "REDUCE", "EMPTY_LIST", ("BINPUT", 0), "MARK", *["NONE"] * 1000, "APPENDS", "BUILD", *[("BINGET", 0), "BUILD"] * 20_000)
     yield "one list filled from many places", "graph", asm("EMPTY_LIST", ("BINPUT", 0), "MARK", *[s for _ in range(20_000) for s in (("BINGET", 0), "NONE", "APPEND", "POP", one(1))], "LIST")
