@@ -30,6 +30,7 @@ const house = "github.com/torpor-run/torpor"
 func floors() []string {
 	return []string{
 		".",
+		"examples/...",
 		"cli",
 		"cli/config",
 		"server",

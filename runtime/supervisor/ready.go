@@ -10,10 +10,12 @@ import (
 	"time"
 )
 
-// How often it is looked whether a service is ready: soon at first, as fast ones are in a few milliseconds.
+// How often it is looked whether a service is ready: soon at first, as fast ones are in a few milliseconds, and
+// then so that looking late adds little to what the start takes anyway.
 const (
 	firstLook = 2 * time.Millisecond
 	mostLook  = 100 * time.Millisecond
+	lateBy    = 8 // a part of the time since the start
 	lookFor   = 5 * time.Second // one look
 	maxAnswer = 64 << 10        // of an answer that is read, so that a service can end it in order
 )
@@ -55,7 +57,7 @@ func (s *Supervisor) awaitReady(ctx context.Context, r *run, port int) (string, 
 		Timeout:       lookFor,
 	}
 	var last error // what it did when it was looked at, not that the time was over then
-	for pause := firstLook; ; pause = min(2*pause, mostLook) {
+	for {
 		address, err := s.look(ctx, client, port)
 		if deadline, _ := ctx.Deadline(); last == nil || time.Now().Before(deadline) {
 			last = err
@@ -81,7 +83,7 @@ func (s *Supervisor) awaitReady(ctx context.Context, r *run, port int) (string, 
 			return "", errEnded
 		case <-ctx.Done():
 			return "", fmt.Errorf("%w: %w", ended(), last)
-		case <-time.After(pause):
+		case <-time.After(min(max(firstLook, time.Since(r.begun)/lateBy), mostLook)):
 		}
 	}
 }

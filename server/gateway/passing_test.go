@@ -321,7 +321,7 @@ func TestAnswersThatDoNotWait(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
-			for range 100 {
+			for range 30 {
 				if a := s.do(t, s.h1, s.gateway, "POST", "/", strings.NewReader("sent")); a.err != nil || a.body != long {
 					t.Errorf("%d bytes of the answer, %v", len(a.body), a.err)
 				}

@@ -3,7 +3,8 @@
 //
 //	go run ./tests/bench                 # print
 //	go run ./tests/bench --write         # and put the tables into tests/bench/RESULTS.md
-//	go run ./tests/bench --only state    # s3; host: the Wasm host; serializers; state: files, memory, deltas
+//	go run ./tests/bench --only state    # s3; host: the Wasm host; serializers; state: files, memory, deltas;
+//	                                     # gateway; wake: sleep and wake; saves: requests while saves run
 //
 // Each round measures every contender once, one after the other; the table shows each one's median.
 package main
@@ -25,12 +26,19 @@ import (
 )
 
 func main() {
+	if played, err := playRole(); played {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	rounds := flag.Int("rounds", 7, "how often everything is measured")
 	objects := flag.Int("objects", 80_000, "how many S3 objects")
 	size := flag.Int("size", 100, "bytes of each object")
 	large := flag.Int("large", 1000, "megabytes of the large state")
 	largeRounds := flag.Int("large-rounds", 3, "how often it is measured")
-	only := flag.String("only", "", "measure this only: s3, host, serializers or state")
+	only := flag.String("only", "", "measure this only: s3, host, serializers, state, gateway, wake or saves")
 	write := flag.Bool("write", false, "write tests/bench/RESULTS.md")
 	profile := flag.String("cpuprofile", "", "write a CPU profile of the rounds to this file")
 	flag.Parse()
@@ -47,6 +55,9 @@ func main() {
 		{"state", func(out *strings.Builder) error {
 			return benchState(ctx, out, *rounds, *largeRounds, int64(*large)*1e6)
 		}},
+		{"gateway", func(out *strings.Builder) error { return benchGateway(ctx, out, wholeGateway(*rounds)) }},
+		{"wake", func(out *strings.Builder) error { return benchWake(ctx, out, *rounds, smallState) }},
+		{"saves", func(out *strings.Builder) error { return benchSaves(ctx, out, wholeSaves(*rounds)) }},
 	}
 	head := fmt.Sprintf("Medians of %d rounds, of the large state of %d, every contender measured in each.", *rounds, *largeRounds)
 	if err := profiled(*profile, func() error { return run(benches, *only, head, *write) }); err != nil {
@@ -86,7 +97,7 @@ func run(benches []bench, only, head string, write bool) error {
 		}
 		benches = slices.DeleteFunc(benches, func(b bench) bool { return b.name != only })
 		if len(benches) == 0 {
-			return fmt.Errorf("-only %s: there is s3, host, serializers and state", only)
+			return fmt.Errorf("-only %s: there is s3, host, serializers, state, gateway, wake and saves", only)
 		}
 	}
 	var out strings.Builder
