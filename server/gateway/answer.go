@@ -101,7 +101,7 @@ func (a *answer) WriteHeader(status int) {
 // inform passes a 1xx answer on.
 func (a *answer) inform(status int) {
 	h := a.Header()
-	for _, name := range connectionOnly {
+	for _, name := range connectionOnly() {
 		h.Del(name)
 	}
 	if !a.pass.in.ProtoAtLeast(1, 1) {
@@ -115,7 +115,9 @@ func (a *answer) inform(status int) {
 }
 
 // connectionOnly are header fields of one connection, which net/http/httputil forgets in 1xx answers.
-var connectionOnly = [...]string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+func connectionOnly() [9]string {
+	return [...]string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
+}
 
 // Write implements http.ResponseWriter.
 func (a *answer) Write(b []byte) (int, error) {

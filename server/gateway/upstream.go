@@ -19,7 +19,8 @@ const spliceFrom = 1 << 20
 // upstreamConn is a connection to a service that can be taken from net/http while it reads the body of an answer.
 type upstreamConn struct {
 	*net.TCPConn
-	taken atomic.Bool
+	taken   atomic.Bool
+	buffers *sync.Pool // of *[sendBuffer]byte, shared by the connections of a proxy
 }
 
 // errTaken is what net/http reads from a connection that was taken from it.
@@ -42,24 +43,23 @@ func (c *upstreamConn) Close() error {
 
 // ReadFrom sends the body of a request, in larger pieces than net/http would.
 func (c *upstreamConn) ReadFrom(r io.Reader) (int64, error) {
-	buf, _ := sendBuffers.Get().(*[sendBuffer]byte)
+	buf, _ := c.buffers.Get().(*[sendBuffer]byte)
 	if buf == nil {
 		buf = new([sendBuffer]byte)
 	}
-	defer sendBuffers.Put(buf)
+	defer c.buffers.Put(buf)
 	return io.CopyBuffer(struct{ io.Writer }{c.TCPConn}, r, buf[:])
 }
 
 const sendBuffer = 256 << 10
 
-var sendBuffers sync.Pool
-
 // dial connects to the service.
 func dial(dialer *net.Dialer) func(context.Context, string, string) (net.Conn, error) {
+	buffers := new(sync.Pool)
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, network, address)
 		if tcp, ok := conn.(*net.TCPConn); ok {
-			return &upstreamConn{TCPConn: tcp}, nil
+			return &upstreamConn{TCPConn: tcp, buffers: buffers}, nil
 		}
 		return conn, err
 	}

@@ -3,6 +3,7 @@
 use torpor::{Call, Code, Error, Input, Output, Result, Text};
 
 use crate::memory::{Memory, BATCH_BYTES, MEMORY};
+use crate::names::hash;
 use crate::path::{plain, unescape, Settings, END, MAX_OPEN};
 use crate::print;
 use crate::save::{grow, BOM, MAX_RECORD_BYTES};
@@ -11,7 +12,7 @@ use crate::style::{is_space, Gap, Place, Style};
 use crate::word::equal;
 
 /// How many bytes may stand behind opened objects and arrays, together, where that is not as the style says.
-const MAX_AFTER_BYTES: usize = 1 << 20;
+const MAX_AFTER_BYTES: usize = MAX_RECORD_BYTES;
 
 /// Reads records and writes JSON.
 pub fn load(call: &Call<'_>, records: &mut Input<'_>, native: &mut Output<'_>) -> Result<()> {
@@ -42,7 +43,8 @@ fn run(l: &mut Loader<'_>, records: &mut Input<'_>, native: &mut Output<'_>) -> 
                 l.n = 0;
             }
             Stop::Full => {
-                if l.m.out.grow(usize::MAX).is_err() {
+                // Most records are not much shorter than their text.
+                if l.m.out.grow(left + left / 4, usize::MAX).is_err() {
                     let msg = "a record too long as JSON for this serializer's memory";
                     return Err(Error::new(Code::TooLarge, msg).at(here));
                 }
@@ -66,15 +68,24 @@ fn run(l: &mut Loader<'_>, records: &mut Input<'_>, native: &mut Output<'_>) -> 
                     base += at as u64;
                     at = 0;
                 }
-                if left > 2 * MAX_RECORD_BYTES || grow(&mut held, want + (256 << 10)).is_err() {
-                    let msg = "a record too long for this serializer's memory";
-                    return Err(Error::new(Code::TooLarge, msg).at(here));
-                }
+                let mut want = want;
                 loop {
-                    held.extend_from_slice(records.bytes());
-                    records.consume(records.bytes().len());
-                    if held.len() >= want || !records.fill()? {
-                        break;
+                    if held.len() > 2 * MAX_RECORD_BYTES || grow(&mut held, want + (256 << 10)).is_err() {
+                        let msg = "a record too long for this serializer's memory";
+                        return Err(Error::new(Code::TooLarge, msg).at(here));
+                    }
+                    loop {
+                        held.extend_from_slice(records.bytes());
+                        records.consume(records.bytes().len());
+                        if held.len() >= want || !records.fill()? {
+                            break;
+                        }
+                    }
+                    // A record that is not all here is not printed, which takes longer than to see that.
+                    match any_parts(&held, 0).and_then(|(_, _, v)| print::pass(&held, v)) {
+                        Err(Stop::More) if !records.ended() => want += want / 2,
+                        Ok(end) if end > held.len() && !records.ended() => want = want.max(end),
+                        _ => break,
                     }
                 }
             }
@@ -85,22 +96,22 @@ fn run(l: &mut Loader<'_>, records: &mut Input<'_>, native: &mut Output<'_>) -> 
     if !l.root {
         return Err(Error::corrupt(end, "there is no record of the root, whose key is empty"));
     }
-    loop {
-        match l.close(0, l.n) {
-            Ok((n, _)) => {
-                native.emit(&l.m.out.get()[..n], false)?;
-                return Ok(());
-            }
-            Err(Stop::Full) => {
-                native.emit(&l.m.out.get()[..l.n], false)?;
-                l.n = 0;
-                if l.m.out.grow(8 * MAX_AFTER_BYTES).is_err() {
-                    return Err(l.error(Stop::Full, end));
-                }
-            }
-            Err(stop) => return Err(l.error(stop, end)),
+    // What stands behind the last object or array may be too long for the output's memory.
+    native.emit(&l.m.out.get()[..l.n], false)?;
+    let mut spaced = None;
+    for at in (0..l.level).rev() {
+        let f = l.frames[at];
+        if f.empty {
+            native.emit(&l.spaces[f.inside.0..f.inside.1], false)?;
+            l.frames[at].inside = (0, 0);
         }
+        let n = l.end(at, spaced, 0).map_err(|stop| l.error(stop, end))?;
+        native.emit(&l.m.out.get()[..n], false)?;
+        let (from, to) = f.after.unwrap_or((0, 0));
+        native.emit(&l.spaces[from..to], false)?;
+        spaced = Some(f.after.is_some());
     }
+    Ok(())
 }
 
 /// An object or array that is open.
@@ -112,12 +123,15 @@ struct Frame {
     inside: (usize, usize),        // what stands in it if it stays empty, in `spaces`
     after: Option<(usize, usize)>, // and behind it
     path_end: usize,
+    number: u64, // of this object in the text, as save counts
+    place: u64,  // from which on an entry of an array may stand
 }
 
-const NO_FRAME: Frame = Frame { object: false, empty: true, spaced: false, inside: (0, 0), after: None, path_end: 0 };
+const NO_FRAME: Frame =
+    Frame { object: false, empty: true, spaced: false, inside: (0, 0), after: None, path_end: 0, number: 0, place: 0 };
 
 /// What a record says beside its value: white space that is not as the style says.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct Options<'a> {
     before_name: Option<&'a [u8]>,
     before_colon: Option<&'a [u8]>,
@@ -127,19 +141,37 @@ struct Options<'a> {
     style: Option<Style>,
 }
 
+impl Options<'_> {
+    /// Refuses what is no white space, and what cannot be said of a value of this kind, at `v`.
+    fn check(&self, v: usize, kind: &str, named: bool) -> Scan<()> {
+        for s in [self.before_name, self.before_colon, self.before, self.after, self.empty].into_iter().flatten() {
+            if !is_space(s) {
+                return Err(Stop::Bad(v, "white space"));
+            }
+        }
+        let of_name = self.before_name.or(self.before_colon).is_some();
+        if (of_name && !named) || if kind == "value" { self.empty } else { self.after }.is_some() {
+            return Err(Stop::Bad(v, "what can be said of such a value there"));
+        }
+        Ok(())
+    }
+}
+
 struct Loader<'m> {
     m: &'m mut Memory,
     root: bool, // it has been read
     frames: [Frame; MAX_OPEN + 1],
     level: usize,
+    objects: u64,
     spaces: Vec<u8>, // of frames
     n: usize,
     key: Text, // of a record that is wrong
 }
 
 const ORDER: &str = "a record behind that of the object or array it is in, with no other one's between";
-const SPACE: &str = "white space";
 const POINTER: &str = "a key that is a JSON Pointer";
+const ONCE: &str = "one record of this key";
+const PLACE: &str = "a place in the array behind that of the record before";
 
 impl<'m> Loader<'m> {
     fn new(m: &'m mut Memory) -> Loader<'m> {
@@ -149,6 +181,7 @@ impl<'m> Loader<'m> {
             root: false,
             frames: [NO_FRAME; MAX_OPEN + 1],
             level: 0,
+            objects: 0,
             spaces: Vec::new(),
             n: 0,
             key: Text::new(),
@@ -169,7 +202,7 @@ impl<'m> Loader<'m> {
             match step {
                 Ok(q) => p = q,
                 Err(stop) => {
-                    if let (false, Ok((_, key, _))) = (matches!(stop, Stop::More | Stop::Full), parts(t, p)) {
+                    if let (false, Ok((_, key, _))) = (matches!(stop, Stop::More | Stop::Full), any_parts(t, p)) {
                         self.key = Text::new().str(core::str::from_utf8(key).unwrap_or(""));
                     }
                     return (p, stop.from(p));
@@ -184,6 +217,7 @@ impl<'m> Loader<'m> {
     fn quick(&mut self, t: &[u8], p: usize) -> Option<Scan<usize>> {
         let level = self.level;
         let f = self.frames.get(level.wrapping_sub(1)).filter(|f| f.object)?;
+        let number = f.number;
         if !self.m.scanner.style.compact || self.m.scanner.style.ascii {
             return None;
         }
@@ -204,6 +238,9 @@ impl<'m> Loader<'m> {
             Ok(ends) => ends,
             Err(stop) => return Some(Err(stop)),
         };
+        if !self.m.names.once(hash(number, &key[end + 1..])) {
+            return Some(Err(Stop::Bad(p, ONCE)));
+        }
         self.n = n;
         let f = &mut self.frames[level - 1];
         f.empty = false;
@@ -214,7 +251,7 @@ impl<'m> Loader<'m> {
     /// One record.
     #[inline(never)]
     fn record(&mut self, t: &[u8], p: usize) -> Scan<usize> {
-        let (at, key, v) = parts(t, p)?;
+        let (at, key, v) = any_parts(t, p)?;
         let slash = match key.iter().rposition(|b| *b == b'/') {
             Some(slash) => slash,
             None if key.is_empty() => return self.read_root(t, p, v),
@@ -235,10 +272,9 @@ impl<'m> Loader<'m> {
         let (n, spaced) = if level < self.level { self.close(level, self.n)? } else { (self.n, false) };
         let f = self.frames[level - 1];
         if token == END {
-            return self.read_end(t, v, level, n, spaced);
+            return self.read_end(t, p, v, level, n, spaced);
         }
-        let special = t.get(v) == Some(&0xd8);
-        if !special && *t.get(v).ok_or(Stop::More)? != 0xd8 {
+        if *t.get(v).ok_or(Stop::More)? != 0xd8 {
             // As most are: a value, spaced as the style says.
             let mut n = self.separator(f, level, None, n)?;
             if f.object {
@@ -248,14 +284,32 @@ impl<'m> Loader<'m> {
                 n = put_bytes(self.m.out.get(), n, self.m.scanner.style.colon.get())?;
             }
             let (end, n) = print::value(&mut self.m.scanner, t, v, self.m.out.get(), n, level)?;
+            self.told(p, level, token, false)?;
             self.n = n;
-            self.level = level;
-            let f = &mut self.frames[level - 1];
-            f.empty = false;
-            f.spaced = false;
             return Ok(end);
         }
-        self.read_special(t, v, at, key, slash, level, n)
+        self.read_special(t, p, v, at, key, slash, level, n)
+    }
+
+    /// Keeps that an entry has been written, which is then the last one, if it may stand there.
+    fn told(&mut self, p: usize, level: usize, token: &[u8], spaced: bool) -> Scan<()> {
+        let f = &mut self.frames[level - 1];
+        let name = plain(token);
+        if !f.object && name.iter().all(u8::is_ascii_digit) {
+            let place = core::str::from_utf8(name).unwrap_or("").parse::<u64>().ok();
+            match place.filter(|place| *place >= f.place) {
+                Some(place) => f.place = place.saturating_add(1),
+                None => return Err(Stop::Bad(p, PLACE)),
+            }
+        } else if !f.object && !name.contains(&b'=') {
+            return Err(Stop::Bad(p, PLACE));
+        } else if name.len() == token.len() && !self.m.names.once(hash(f.number, token)) {
+            return Err(Stop::Bad(p, ONCE));
+        }
+        f.empty = false;
+        f.spaced = spaced;
+        self.level = level;
+        Ok(())
     }
 
     /// A record whose value is more than a value: an object or array that is opened, or one that is spaced
@@ -266,6 +320,7 @@ impl<'m> Loader<'m> {
     fn read_special(
         &mut self,
         t: &[u8],
+        p: usize,
         v: usize,
         at: usize,
         key: &[u8],
@@ -278,52 +333,60 @@ impl<'m> Loader<'m> {
         if o.style.is_some() {
             return Err(Stop::Bad(v, "no style but in the root"));
         }
-        for s in [o.before_name, o.before_colon, o.before, o.after, o.empty].into_iter().flatten() {
-            if !is_space(s) {
-                return Err(Stop::Bad(v, SPACE));
-            }
-        }
+        o.check(v, kind, f.object)?;
+        let token = &key[slash + 1..];
         let first = if f.object { o.before_name } else { o.before };
         let mut n = self.separator(f, level, first, n)?;
         if f.object {
             let style = self.m.scanner.style;
-            n = self.put_name(&key[slash + 1..], at, n)?;
+            n = self.put_name(token, at, n)?;
             n = put_bytes(self.m.out.get(), n, o.before_colon.unwrap_or_else(|| style.before_colon.get()))?;
             n = put_bytes(self.m.out.get(), n, b":")?;
             n = put_bytes(self.m.out.get(), n, o.before.unwrap_or_else(|| style.colon.get()))?;
         }
         if kind == "value" {
             let (end, n) = print::value(&mut self.m.scanner, t, q, self.m.out.get(), n, level)?;
-            self.n = put_bytes(self.m.out.get(), n, o.after.unwrap_or(b""))?;
-            self.level = level;
-            let f = &mut self.frames[level - 1];
-            f.empty = false;
-            f.spaced = o.after.is_some();
+            let n = put_bytes(self.m.out.get(), n, o.after.unwrap_or(b""))?;
+            self.told(p, level, token, o.after.is_some())?;
+            self.n = n;
             return Ok(end);
         }
         if level > MAX_OPEN {
             return Err(Stop::Bad(v, "no more than 32 objects and arrays opened in one another"));
         }
-        self.n = put_bytes(self.m.out.get(), n, if kind == "object" { b"{" } else { b"[" })?;
-        let f = &mut self.frames[level - 1];
-        f.empty = false;
-        f.spaced = false;
+        let n = put_bytes(self.m.out.get(), n, if kind == "object" { b"{" } else { b"[" })?;
+        self.told(p, level, token, false)?;
+        self.n = n;
         let path_end = f.path_end;
-        self.level = level;
         self.m.path.truncate(path_end);
         self.m.path.extend(&key[path_end..]);
-        self.push(kind == "object", o.empty);
+        self.push(v, kind == "object", o.empty)?;
         Ok(q)
     }
 
-    fn push(&mut self, object: bool, inside: Option<&[u8]>) {
-        let kept = if self.level == 0 { 0 } else { self.kept() };
-        self.spaces.truncate(kept);
-        let from = self.spaces.len();
-        self.spaces.extend_from_slice(inside.unwrap_or(b""));
+    /// Opens an object or array, of which a record at `p` speaks.
+    fn push(&mut self, p: usize, object: bool, inside: Option<&[u8]>) -> Scan<()> {
+        let inside = self.keep(p, inside.unwrap_or(b""))?;
+        self.objects += 1;
         self.frames[self.level] =
-            Frame { object, inside: (from, self.spaces.len()), path_end: self.m.path.len(), ..NO_FRAME };
+            Frame { object, inside, path_end: self.m.path.len(), number: self.objects, ..NO_FRAME };
         self.level += 1;
+        Ok(())
+    }
+
+    /// Keeps white space until the frames that are open are closed: where in `spaces` it is.
+    fn keep(&mut self, p: usize, space: &[u8]) -> Scan<(usize, usize)> {
+        let from = self.kept();
+        self.spaces.truncate(from);
+        let to = from + space.len();
+        if to > MAX_AFTER_BYTES || grow(&mut self.spaces, to).is_err() {
+            return Err(Stop::Large(
+                p,
+                "more white space than 64 MiB, or than there is memory for, behind objects and arrays",
+            ));
+        }
+        self.spaces.extend_from_slice(space);
+        Ok((from, to))
     }
 
     /// How much of `spaces` is of frames that are open.
@@ -345,13 +408,8 @@ impl<'m> Loader<'m> {
             return Ok(end);
         }
         let (kind, o, q) = options(t, v)?;
-        let bom = o.before.map_or(0, |s| if s.starts_with(BOM) { BOM.len() } else { 0 });
         let before = o.before.unwrap_or(b"");
-        for s in [Some(&before[bom..]), o.after, o.empty].into_iter().flatten() {
-            if !is_space(s) {
-                return Err(Stop::Bad(v, SPACE));
-            }
-        }
+        Options { before: before.strip_prefix(BOM).or(o.before), ..o }.check(v, kind, false)?;
         self.m.scanner.style = o.style.unwrap_or(Style::COMPACT);
         let n = put_bytes(self.m.out.get(), self.n, before)?;
         if kind == "value" {
@@ -362,29 +420,27 @@ impl<'m> Loader<'m> {
         }
         self.n = put_bytes(self.m.out.get(), n, if kind == "object" { b"{" } else { b"[" })?;
         self.root = true;
-        self.push(kind == "object", o.empty);
+        self.push(v, kind == "object", o.empty)?;
         Ok(q)
     }
 
     /// What stands behind an object or array that is still open, when it will have been closed.
     #[cold]
     #[inline(never)]
-    fn read_end(&mut self, t: &[u8], v: usize, level: usize, n: usize, spaced: bool) -> Scan<usize> {
-        let (s, end) = print::text(t, v)?;
-        if !is_space(s.as_bytes()) {
-            return Err(Stop::Bad(v, SPACE));
+    fn read_end(&mut self, t: &[u8], p: usize, v: usize, level: usize, n: usize, spaced: bool) -> Scan<usize> {
+        let (s, end) = print::string(t, v, 3, "white space")?;
+        if !is_space(s) {
+            return Err(Stop::Bad(v, "white space"));
         }
         let closed = level < self.level;
         (self.level, self.n) = (level, n);
-        let kept = self.kept();
-        self.spaces.truncate(kept);
-        if kept + s.len() > MAX_AFTER_BYTES {
-            return Err(Stop::Large(v, "more than 1 MiB of white space behind objects and arrays"));
+        if self.frames[level - 1].after.is_some() {
+            return Err(Stop::Bad(p, ONCE));
         }
-        self.spaces.extend_from_slice(s.as_bytes());
+        let after = self.keep(v, s)?;
         let f = &mut self.frames[level - 1];
         f.spaced = if closed { spaced } else { f.spaced };
-        f.after = Some((kept, kept + s.len()));
+        f.after = Some(after);
         Ok(end)
     }
 
@@ -395,13 +451,8 @@ impl<'m> Loader<'m> {
         let mut n = n;
         let mut spaced = None; // of the innermost one as it was
         for at in (level..self.level).rev() {
+            n = self.end(at, spaced, n)?;
             let f = self.frames[at];
-            if f.empty {
-                n = put_bytes(self.m.out.get(), n, &self.spaces[f.inside.0..f.inside.1])?;
-            } else if !spaced.unwrap_or(f.spaced) {
-                n = self.m.scanner.style.put(Place::Close, at + 1, self.m.out.get(), n).ok_or(Stop::Full)?;
-            }
-            n = put_bytes(self.m.out.get(), n, if f.object { b"}" } else { b"]" })?;
             if let Some((from, to)) = f.after {
                 n = put_bytes(self.m.out.get(), n, &self.spaces[from..to])?;
             }
@@ -410,8 +461,21 @@ impl<'m> Loader<'m> {
         Ok((n, spaced.unwrap_or(false)))
     }
 
+    /// Ends an object or array; `spaced` is whether what stands behind the one in it was written, if there was
+    /// one just before.
+    fn end(&mut self, at: usize, spaced: Option<bool>, n: usize) -> Scan<usize> {
+        let f = self.frames[at];
+        let mut n = n;
+        if f.empty {
+            n = put_bytes(self.m.out.get(), n, &self.spaces[f.inside.0..f.inside.1])?;
+        } else if !spaced.unwrap_or(f.spaced) {
+            n = self.m.scanner.style.put(Place::Close, at + 1, self.m.out.get(), n).ok_or(Stop::Full)?;
+        }
+        put_bytes(self.m.out.get(), n, if f.object { b"}" } else { b"]" })
+    }
+
     /// A comma if one is due, and the white space before an entry.
-    #[inline(always)]
+    #[inline(never)]
     fn separator(&mut self, f: Frame, level: usize, space: Option<&[u8]>, n: usize) -> Scan<usize> {
         let mut n = n;
         if !f.empty {
@@ -428,7 +492,7 @@ impl<'m> Loader<'m> {
     }
 
     /// The name that a token stands for, in quotes.
-    #[inline(always)]
+    #[inline(never)]
     fn put_name(&mut self, token: &[u8], at: usize, n: usize) -> Scan<usize> {
         if !token.contains(&b'~') {
             return print::quoted(&self.m.scanner, token, self.m.out.get(), n);
@@ -470,6 +534,12 @@ impl<'m> Loader<'m> {
     }
 }
 
+/// As [`parts`], where it need not be as fast as it can be.
+#[inline(never)]
+fn any_parts(t: &[u8], p: usize) -> Scan<(usize, &[u8], usize)> {
+    parts(t, p)
+}
+
 /// Where the key of the record at `p` is, the key, and where the value begins.
 #[inline(always)]
 fn parts(t: &[u8], p: usize) -> Scan<(usize, &[u8], usize)> {
@@ -493,7 +563,8 @@ fn options(t: &[u8], v: usize) -> Scan<(&str, Options<'_>, usize)> {
         4 => Ok((n, q)),
         _ => Err(Stop::Bad(q, "an array")),
     })?;
-    let (kind, mut q) = print::text(t, q)?;
+    let (kind, mut q) = print::string(t, q, 3, "text")?;
+    let kind = core::str::from_utf8(kind).unwrap_or("");
     let mut o = Options::default();
     let sound = match kind {
         "object" | "array" => items == 1 || items == 2,
@@ -515,7 +586,8 @@ fn options(t: &[u8], v: usize) -> Scan<(&str, Options<'_>, usize)> {
     let mut style = Style::COMPACT;
     let mut styled = false;
     for _ in 0..pairs {
-        let (name, value) = print::text(t, q)?;
+        let (name, value) = print::string(t, q, 3, "text")?;
+        let name = core::str::from_utf8(name).unwrap_or("");
         if name == "ascii" {
             if *t.get(value).ok_or(Stop::More)? != TRUE {
                 return Err(Stop::Bad(value, "true"));
@@ -524,8 +596,7 @@ fn options(t: &[u8], v: usize) -> Scan<(&str, Options<'_>, usize)> {
             q = value + 1;
             continue;
         }
-        let (s, end) = print::text(t, value)?;
-        let s = s.as_bytes();
+        let (s, end) = print::string(t, value, 3, "text")?;
         let gap = || Gap::new(s).ok_or(Stop::Bad(value, "up to 16 bytes of white space"));
         match name {
             "before_name" => o.before_name = Some(s),

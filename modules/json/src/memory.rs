@@ -73,10 +73,11 @@ impl Out {
         }
     }
 
-    /// Makes it twice as large, up to `most`, or says that it cannot be. What was in it is lost.
-    pub fn grow(&mut self, most: usize) -> Result<(), ()> {
+    /// Makes it twice as large, or `least` if that is more, up to `most`; or says that it cannot be. What was in
+    /// it is lost.
+    pub fn grow(&mut self, least: usize, most: usize) -> Result<(), ()> {
         let had = self.get().len();
-        let size = (2 * had).min(most);
+        let size = (2 * had).max(least).min(most);
         if size <= had {
             return Err(());
         }

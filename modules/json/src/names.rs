@@ -1,18 +1,26 @@
 //! Which names an object has had, in memory that is bounded however many there are.
 //!
-//! A record's key must be unique, and JSON lets a name stand twice. To remember all names would take as
+//! To save: a record's key must be unique, and JSON lets a name stand twice. To remember all names would take as
 //! much memory as they do; a Bloom filter takes a few bits for each. It never forgets a name, so that no
 //! two records have one key; of some hundred thousand names it may take one for another that was there,
 //! and that one's key is told apart without need. To load, both are the same.
+//!
+//! To load: two records of one key are a mistake of whoever made them, and to write both would be another.
+//! Hashes are kept whole, as many as there is room for. They are those of save, which tells names of one hash
+//! apart, so that records as save wrote them are never refused.
 
 /// The filters: bits, and how many names go into one before the next is begun.
 const FIRST: (usize, usize) = (1 << 17, 1 << 11);
 const SECOND: (usize, usize) = (1 << 22, 1 << 16);
 const THIRD: usize = 1 << 25;
 
+/// How large a table of hashes may be: for one and a half million names.
+const MOST: usize = 1 << 21;
+
 /// The names of all objects of a text.
 pub struct Names {
     count: usize,
+    wide: bool, // to load: the first table is not enough
     first: [u64; FIRST.0 / 64],
     second: [u64; SECOND.0 / 64],
     third: Option<Vec<u64>>, // nothing is zeros, which take no room in the module
@@ -20,7 +28,7 @@ pub struct Names {
 
 impl Names {
     pub const fn new() -> Names {
-        Names { count: 0, first: [0; FIRST.0 / 64], second: [0; SECOND.0 / 64], third: None }
+        Names { count: 0, wide: false, first: [0; FIRST.0 / 64], second: [0; SECOND.0 / 64], third: None }
     }
 
     /// Forgets all.
@@ -28,9 +36,10 @@ impl Names {
         if self.count > 0 {
             self.first.fill(0);
         }
-        if self.count > FIRST.1 {
+        if self.wide || self.count > FIRST.1 {
             self.second.fill(0);
         }
+        self.wide = false;
         self.third = None;
         self.count = 0;
     }
@@ -51,10 +60,100 @@ impl Names {
         } else if self.count < FIRST.1 + SECOND.1 {
             set(&mut self.second, hash);
         } else {
-            set(self.third.get_or_insert_with(|| vec![0; THIRD / 64]), hash);
+            if self.third.is_none() {
+                self.third = zeros(THIRD / 64);
+            }
+            // Where there is no memory, more names are taken for equal.
+            match &mut self.third {
+                Some(third) => set(third, hash),
+                None => set(&mut self.second, hash),
+            }
         }
         self.count += 1;
     }
+}
+
+/// To load: the tables are those of the filters, as long as they do.
+impl Names {
+    /// Adds the name of a record by its hash; false if it was there.
+    #[inline(always)]
+    pub fn once(&mut self, hash: u64) -> bool {
+        let table = match (&mut self.third, self.wide) {
+            (Some(third), _) => &mut third[..],
+            (None, false) => &mut self.first[..],
+            (None, true) => &mut self.second[..],
+        };
+        let mask = table.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            match table.get_mut(at) {
+                Some(slot) if *slot == hash => return false,
+                Some(slot) if *slot == 0 => {
+                    // A quarter is left free, so that there is an end to every search.
+                    if self.count < mask / 4 * 3 {
+                        *slot = hash;
+                        self.count += 1;
+                    } else if self.widen() {
+                        return self.once_more(hash);
+                    }
+                    return true;
+                }
+                _ => at = (at + 1) & mask,
+            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn once_more(&mut self, hash: u64) -> bool {
+        self.once(hash)
+    }
+
+    /// Goes on to a larger table, if there may be one and is memory for it; else the names in this one are
+    /// those that are known.
+    #[cold]
+    #[inline(never)]
+    fn widen(&mut self) -> bool {
+        if !self.wide {
+            self.wide = true;
+            for hash in self.first.iter().filter(|h| **h != 0) {
+                put(&mut self.second, *hash);
+            }
+            return true;
+        }
+        let had = self.third.as_deref().unwrap_or(&self.second);
+        let size = MOST.min(had.len() * 8);
+        if size == had.len() {
+            return false;
+        }
+        let mut third = match zeros(size) {
+            Some(third) => third,
+            None => return false,
+        };
+        for hash in had.iter().filter(|h| **h != 0) {
+            put(&mut third, *hash);
+        }
+        self.third = Some(third);
+        true
+    }
+}
+
+/// Puts a hash into a table that has room.
+fn put(table: &mut [u64], hash: u64) {
+    let mask = table.len() - 1;
+    let mut at = hash as usize & mask;
+    while table[at] != 0 {
+        at = (at + 1) & mask;
+    }
+    table[at] = hash;
+}
+
+/// So many zeros, if there is memory for them.
+fn zeros(n: usize) -> Option<Vec<u64>> {
+    let mut v = Vec::new();
+    v.try_reserve_exact(n).ok()?;
+    v.resize(n, 0);
+    Some(v)
 }
 
 /// Which two words of a filter a name has bits in, side by side so that they are fetched at once, and the bits:
@@ -78,7 +177,7 @@ fn set(bits: &mut [u64], hash: u64) {
     bits[at + 1] |= b;
 }
 
-/// The hash of a name in the object of this number.
+/// The hash of a name in the object of this number: never 0, which stands for none.
 #[inline(always)]
 pub fn hash(object: u64, name: &[u8]) -> u64 {
     const K: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -96,7 +195,7 @@ pub fn hash(object: u64, name: &[u8]) -> u64 {
     h = (h ^ tail).wrapping_mul(K);
     h ^= h >> 32;
     h = h.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    h ^ h >> 32
+    (h ^ h >> 32).max(1)
 }
 
 #[cfg(test)]
@@ -119,5 +218,38 @@ mod tests {
         }
         let other = (0..100_000u32).filter(|i| names.contains(hash(4, format!("order-{i:07}").as_bytes()))).count();
         assert!(other < 20, "{other}");
+    }
+
+    #[test]
+    fn tells_what_was_there() {
+        let mut names = Box::new(Names::new());
+        for n in [10, 1_000, 40_000, 600_000u64] {
+            let of = |i: u64| hash(i % 7, &i.to_le_bytes());
+            assert!((0..n).all(|i| names.once(of(i))));
+            assert!((0..n).all(|i| !names.once(of(i))));
+            names.clear();
+        }
+        // More than there is room for are not told, and are no trouble.
+        let n = 2_000_000;
+        assert!((0..n).all(|i| names.once(hash(9, &u64::to_le_bytes(i)))));
+        let known = (0..n).filter(|i| !names.once(hash(9, &i.to_le_bytes()))).count();
+        assert!(known > 1_500_000, "{known}");
+    }
+
+    /// A name can be made whose hash would be 0, so that it would not be remembered.
+    #[test]
+    fn no_hash_is_zero() {
+        let before = |name: &[u8]| {
+            // What the last word has to be for the hash to be 0: what stands before it.
+            let mut h = 4u64.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 16;
+            h = (h ^ crate::word::word(name, 0).unwrap()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            h ^ h >> 29
+        };
+        let name = (0..10_000_000u64).find_map(|i| {
+            let first = format!("{i:08}");
+            let last = before(first.as_bytes()).to_le_bytes();
+            core::str::from_utf8(&last).ok().filter(|s| s.bytes().all(|b| b >= 0x20)).map(|last| first + last)
+        });
+        assert_eq!(hash(3, name.unwrap().as_bytes()), 1);
     }
 }

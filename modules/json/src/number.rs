@@ -5,7 +5,7 @@
 
 use core::fmt::Write;
 
-use crate::scan::{put_head, put_spelled, Scan, Stop, FLOAT};
+use crate::scan::{look, put_head, put_spelled, Scan, Stop, FLOAT, LOOK_BYTES};
 use crate::word::{at, chunk, digits, room, word};
 
 /// Powers of ten that a float holds exactly.
@@ -90,8 +90,11 @@ fn put_float(out: &mut [u8], n: usize, f: f64) -> Scan<()> {
 /// A number of any kind.
 #[inline(never)]
 fn any(t: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<(usize, usize)> {
-    let end = skip(t, p)?;
+    let end = skip(t, p, false)?;
     let s = &t[p..end];
+    if s.len() > 32 {
+        return Ok((end, put_spelled(out, n, s)?));
+    }
     let text = core::str::from_utf8(s).unwrap_or("");
     let unsigned = text.strip_prefix('-');
     if let Ok(v) = unsigned.unwrap_or(text).parse::<u64>() {
@@ -100,7 +103,7 @@ fn any(t: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<(usize, usize)> {
             Some(_) if v > 0 => return Ok((end, put_head(out, n, 0x20, v - 1)?)),
             Some(_) => {}
         }
-    } else if s.len() <= 32 && s.contains(&b'.') && !s.contains(&b'e') && !s.contains(&b'E') {
+    } else if s.contains(&b'.') && !s.contains(&b'e') && !s.contains(&b'E') {
         if let Ok(f) = text.parse::<f64>() {
             let mut again = Decimal::new();
             if again.write(f) == text {
@@ -112,8 +115,8 @@ fn any(t: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<(usize, usize)> {
     Ok((end, put_spelled(out, n, s)?))
 }
 
-/// Where the number at `p` ends.
-pub fn skip(t: &[u8], p: usize) -> Scan<usize> {
+/// Where the number at `p` ends; it may be the last of the text only if that is `whole`.
+pub fn skip(t: &[u8], p: usize, whole: bool) -> Scan<usize> {
     let mut p = p + (t[p] == b'-') as usize;
     p = match t.get(p) {
         Some(b'0') => p + 1,
@@ -131,15 +134,20 @@ pub fn skip(t: &[u8], p: usize) -> Scan<usize> {
     }
     match t.get(p) {
         Some(b'0'..=b'9') => Err(Stop::Bad(p, "no digit behind a zero that begins a number")),
-        None => Err(Stop::More),
+        None if !whole => Err(Stop::More),
         _ => Ok(p),
     }
 }
 
 fn some_digits(t: &[u8], p: usize) -> Scan<usize> {
     let mut q = p;
+    let mut next = p + LOOK_BYTES;
     while let Some(b'0'..=b'9') = t.get(q) {
         q += 1;
+        if q > next {
+            look();
+            next = q + LOOK_BYTES;
+        }
     }
     if q > p {
         return Ok(q);

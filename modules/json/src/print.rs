@@ -2,8 +2,8 @@
 
 use crate::number;
 use crate::scan::{look, put_bytes, skip_string, Scan, Scanner, Stop, FALSE, LOOK_BYTES, NULL, TRUE};
-use crate::style::Place;
-use crate::word::{below, chunk, name16, room, sixteen, sound, special, under, word, HIGH};
+use crate::style::{put, Place};
+use crate::word::{below, chunk, name16, room, sixteen, sound, special, under, unlike, word, HIGH};
 
 /// Room that is made sure of before each token that is no string.
 const ROOM: usize = 64;
@@ -43,10 +43,28 @@ pub fn string<'a>(v: &'a [u8], p: usize, major: u8, what: &'static str) -> Scan<
     Ok((&v[from..end], end))
 }
 
-/// The text at `p`, which is UTF-8.
-pub fn text(v: &[u8], p: usize) -> Scan<(&str, usize)> {
-    let (s, end) = string(v, p, 3, "text")?;
-    Ok((core::str::from_utf8(s).map_err(|e| Stop::Bad(end - s.len() + e.valid_up_to(), "UTF-8"))?, end))
+/// Where the item at `p` ends, which is as this serializer writes them.
+pub fn pass(v: &[u8], p: usize) -> Scan<usize> {
+    let mut p = p;
+    let mut left = 1usize; // items still to come
+    let mut next = p + LOOK_BYTES;
+    while left > 0 {
+        if p > next {
+            look();
+            next = p + LOOK_BYTES;
+        }
+        let (arg, from) = head(v, p)?;
+        let arg = arg as usize;
+        left -= 1;
+        match v[p] >> 5 {
+            2 | 3 => p = from.saturating_add(arg),
+            4 => (p, left) = (from, left.saturating_add(arg)),
+            5 => (p, left) = (from, left.saturating_add(arg).saturating_add(arg)),
+            6 => (p, left) = (from, left + 1),
+            _ => p = from,
+        }
+    }
+    Ok(p)
 }
 
 /// Prints the item at `p` of `v` at `n` of `out`: where both end. `outer` brackets are open around it.
@@ -153,6 +171,9 @@ fn run<const COMPACT: bool>(
             }
             _ => {
                 let (spelling, q) = spelled(v, p)?;
+                if n + spelling.len() + 16 > out.len() {
+                    return Err(Stop::Full);
+                }
                 if !s.is_value(spelling, outer + depth) {
                     return Err(Stop::Bad(p, "JSON in tag 262"));
                 }
@@ -206,12 +227,12 @@ fn name<const COMPACT: bool>(s: &Scanner, v: &[u8], p: usize, out: &mut [u8], n:
     let first = *v.get(p).ok_or(Stop::More)?;
     let (p, mut n) = if first >> 5 == 3 { print_text(s, v, p, out, n)? } else { spelled_name(v, p, out, n)? };
     if !COMPACT {
-        n = put_bytes(out, n, s.style.before_colon.get())?;
+        n = put(out, n, s.style.before_colon.get()).ok_or(Stop::Full)?;
     }
     *out.get_mut(n).ok_or(Stop::Full)? = b':';
     n += 1;
     if !COMPACT {
-        n = put_bytes(out, n, s.style.colon.get())?;
+        n = put(out, n, s.style.colon.get()).ok_or(Stop::Full)?;
     }
     Ok((p, n))
 }
@@ -315,8 +336,7 @@ fn text16(t: &[u8; 72], d: &mut [u8; 72], from: usize, to: usize) -> u32 {
     let mut b = [0; 16];
     b.copy_from_slice(&t[from..from + 16]);
     d[to..to + 16].copy_from_slice(&b);
-    let (marks, high) = sixteen(&b);
-    marks | high
+    unlike(&b)
 }
 
 /// Prints text of any kind.
@@ -336,6 +356,9 @@ fn long(s: &Scanner, v: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<(usiz
     let mut at = 0;
     let mut all = 0;
     while at < len {
+        if at & (LOOK_BYTES - 1) == LOOK_BYTES - 16 {
+            look();
+        }
         let (t, d) = match (chunk::<16>(v, from + at), room::<16>(out, to + at)) {
             (Some(t), Some(d)) => (t, d),
             _ => return escaped(s, &v[from..end], 0, end, out, to),
@@ -436,27 +459,37 @@ fn escape(c: u8, out: &mut [u8], n: usize) -> usize {
 fn ascii(t: &[u8], end: usize, out: &mut [u8], to: usize) -> Scan<(usize, usize)> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut n = to;
-    let mut next = n + LOOK_BYTES;
-    for c in utf8(t, end)?.chars() {
-        if n > next {
-            look();
-            next = n + LOOK_BYTES;
-        }
-        if n + 16 > out.len() {
-            return Err(Stop::Full);
-        }
-        if c >= '\u{80}' {
-            let mut units = [0; 2];
-            for u in c.encode_utf16(&mut units) {
-                let digit = |shift: u16| DIGITS[(*u >> shift & 15) as usize];
-                out[n..n + 6].copy_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
-                n += 6;
+    let mut at = 0;
+    while at < t.len() {
+        // Piece by piece, so that none takes long.
+        look();
+        let piece = &t[at..t.len().min(at + LOOK_BYTES)];
+        let piece = match core::str::from_utf8(piece) {
+            Ok(s) => s,
+            // It may end inside a character.
+            Err(e) if e.error_len().is_none() && at + piece.len() < t.len() => {
+                core::str::from_utf8(&piece[..e.valid_up_to()]).unwrap_or("")
             }
-        } else if c < ' ' || c == '"' || c == '\\' {
-            n = escape(c as u8, out, n);
-        } else {
-            out[n] = c as u8;
-            n += 1;
+            Err(e) => return Err(Stop::Bad(end - t.len() + at + e.valid_up_to(), "UTF-8")),
+        };
+        at += piece.len();
+        for c in piece.chars() {
+            if n + 16 > out.len() {
+                return Err(Stop::Full);
+            }
+            if c >= '\u{80}' {
+                let mut units = [0; 2];
+                for u in c.encode_utf16(&mut units) {
+                    let digit = |shift: u16| DIGITS[(*u >> shift & 15) as usize];
+                    out[n..n + 6].copy_from_slice(&[b'\\', b'u', digit(12), digit(8), digit(4), digit(0)]);
+                    n += 6;
+                }
+            } else if c < ' ' || c == '"' || c == '\\' {
+                n = escape(c as u8, out, n);
+            } else {
+                out[n] = c as u8;
+                n += 1;
+            }
         }
     }
     if n + 16 > out.len() {
@@ -464,10 +497,6 @@ fn ascii(t: &[u8], end: usize, out: &mut [u8], to: usize) -> Scan<(usize, usize)
     }
     out[n] = b'"';
     Ok((end, n + 1))
-}
-
-fn utf8(t: &[u8], end: usize) -> Scan<&str> {
-    core::str::from_utf8(t).map_err(|e| Stop::Bad(end - t.len() + e.valid_up_to(), "UTF-8"))
 }
 
 /// Prints the name from `from` to `end` and a colon; `None` if it is not as simple as most, or the token of

@@ -1,14 +1,15 @@
 //! JSON into records.
 
-use torpor::cbor::{encode_head, Reader, MAP as MAJOR_MAP, NEGATIVE, TEXT as MAJOR_TEXT, UINT};
+use torpor::cbor::{encode_head, MAP as MAJOR_MAP, TEXT as MAJOR_TEXT};
 use torpor::{Call, Code, Error, Input, Output, Result, Text, MAX_KEY_BYTES};
 
 use crate::memory::{Buf, Memory, BATCH_BYTES, MEMORY};
 use crate::names::hash;
 use crate::path::{escape, is_plain, Place as Where, Settings, END, MAX_OPEN};
+use crate::print::{head, pass};
 use crate::scan::{
-    put_bytes, put_head, white, Scan, Stop, COLON, COMMA_OR_BRACE, COMMA_OR_BRACKET, MAX_DEPTH, NAME, PAD, SPELLED,
-    STOPPED, TEXT,
+    look, put_any_head, put_bytes, white, Scan, Stop, COLON, COMMA_OR_BRACE, COMMA_OR_BRACKET, LOOK_BYTES, MAX_DEPTH,
+    NAME, PAD, SPELLED, STOPPED, TEXT,
 };
 use crate::style::{Place, Style, DETECT_BYTES};
 use crate::word::{chunk, has_either, room};
@@ -58,7 +59,8 @@ fn run(s: &mut Saver<'_, '_>, native: &mut Input<'_>, records: &mut Output<'_>) 
                 s.n = 0;
             }
             Stop::Full => {
-                if s.m.out.grow(MAX_RECORD_BYTES + BATCH_BYTES).is_err() {
+                // Most records are shorter than their text.
+                if s.m.out.grow(left + (64 << 10), MAX_RECORD_BYTES + BATCH_BYTES).is_err() {
                     return Err(s.too_large(here));
                 }
             }
@@ -71,7 +73,7 @@ fn run(s: &mut Saver<'_, '_>, native: &mut Input<'_>, records: &mut Output<'_>) 
             }
             Stop::More => {
                 // So much more that the text is not scanned again and again.
-                let want = left + left / 2 + PAD;
+                let want = left + (left / 2).max(left.min(8 << 20)) + PAD;
                 if !holds {
                     while native.bytes().len() < want && !native.is_full() && native.fill()? {}
                     if native.bytes().len() >= want {
@@ -198,7 +200,8 @@ const USUAL: Gap = Gap { from: 0, to: 0, usual: true };
 
 const MORE: &str = "nothing but white space behind the value";
 const NAME_LIMIT: &str = "a path of more than 65,536 bytes: let records begin further out, by the setting records";
-const PARTITION_LIMIT: &str = "a partition of more than 4,096 bytes: name it by the setting partition";
+const PARTITION_LIMIT: &str =
+    "a partition of more than 4,096 bytes, or too many long ones: choose another by the setting partition";
 
 impl<'a, 'm> Saver<'a, 'm> {
     fn new(settings: Settings<'a>, m: &'m mut Memory) -> Saver<'a, 'm> {
@@ -367,7 +370,7 @@ impl<'a, 'm> Saver<'a, 'm> {
         }
         let b = &mut self.prefix.bytes;
         let n = put_bytes(b, 0, &[torpor::RECORD_HEAD]).ok()?;
-        let n = put_head(b, n, TEXT, self.m.part.len() as u64).ok()?;
+        let n = put_any_head(b, n, TEXT, self.m.part.len() as u64).ok()?;
         let n = put_bytes(b, n, self.m.part.get()).ok()?;
         let n = put_bytes(b, n, if wide { &[TEXT | 24, 0] } else { &[TEXT] }).ok()?;
         let n = put_bytes(b, n, self.m.path.get()).ok()?;
@@ -524,35 +527,48 @@ impl<'a, 'm> Saver<'a, 'm> {
     /// identifies it: where the value begins then, and what told() wants to know.
     #[inline(never)]
     fn identify(&mut self, n: usize, end: usize, parent: usize, frame: usize) -> Scan<Option<(usize, u64, u64)>> {
-        let mut r = Reader::new(&self.m.out.get()[n..end]);
-        let pairs = r.map().unwrap_or(0);
+        let out = &self.m.out.get()[..end];
+        let (pairs, mut p) = head(out, n)?;
+        let mut next = p + LOOK_BYTES;
         for _ in 0..pairs {
-            let (key, value) = match (r.item(), r.item()) {
-                (Ok(key), Ok(value)) => (key, value),
-                _ => return Ok(None),
+            if p > next {
+                look();
+                next = p + LOOK_BYTES;
+            }
+            let out = &self.m.out.get()[..end];
+            let v = pass(out, p)?;
+            let is_id = |id: &&&str| {
+                out[p] >> 5 == 3 && out[p..v].ends_with(id.as_bytes()) && {
+                    let len = id.len();
+                    v - p == len + 1 + (len > 23) as usize + (len > 255) as usize
+                }
             };
-            let id = match self.settings.ids().iter().find(|id| Reader::new(key).text() == Ok(**id)) {
+            let id = self.settings.ids().iter().find(is_id);
+            p = pass(out, v)?;
+            let id = match id {
                 Some(id) => id,
                 None => continue,
             };
-            let mut v = Reader::new(value);
-            let from = self.m.path.len();
-            self.m.path.truncate(parent + 1);
-            escape(id.as_bytes(), &mut self.m.path);
-            self.m.path.push(b'=');
-            match v.major() {
-                Some(MAJOR_TEXT) if value.len() <= 512 => escape(v.text().unwrap_or("").as_bytes(), &mut self.m.path),
-                Some(UINT) => decimal(&mut self.m.path, v.uint().unwrap_or(0)),
-                Some(NEGATIVE) if v.int().is_ok() => {
-                    self.m.path.push(b'-');
-                    decimal(&mut self.m.path, Reader::new(value).int().unwrap_or(0).unsigned_abs());
+            let value = &out[v..p];
+            let (arg, from) = head(value, 0)?;
+            let path = &mut self.m.path;
+            path.truncate(parent + 1);
+            escape(id.as_bytes(), path);
+            path.push(b'=');
+            let mut names = true;
+            match value[0] >> 5 {
+                3 if value.len() <= 512 => escape(&value[from..], path),
+                0 => decimal(path, arg),
+                1 if arg < 1 << 63 => {
+                    path.push(b'-');
+                    decimal(path, arg + 1);
                 }
-                _ => {
-                    self.m.path.truncate(parent + 1);
-                    decimal(&mut self.m.path, self.frames[frame].index);
-                    debug_assert_eq!(self.m.path.len(), from);
-                    continue;
-                }
+                _ => names = false,
+            }
+            if !names || path.len() + 32 > MAX_KEY_BYTES {
+                path.truncate(parent + 1);
+                decimal(path, self.frames[frame].index);
+                continue;
             }
             let h = hash(self.frames[frame].number, &self.m.path.get()[parent + 1..]);
             let equal = self.tell_apart(frame, h);
@@ -576,22 +592,25 @@ impl<'a, 'm> Saver<'a, 'm> {
         let empty = *t.get(inside).ok_or(Stop::More)? == t[v] + 2;
         let n = self.head()?;
         self.extra.clear();
-        let mut pairs = if self.level == 0 { self.style() } else { 0 };
-        pairs += self.spaces(t, gaps);
+        let mut pairs = if self.level == 0 { self.style()? } else { 0 };
+        pairs += self.spaces(t, gaps)?;
         if empty && inside > v + 1 {
-            pairs += self.pair("empty", &t[v + 1..inside]);
+            pairs += self.pair("empty", &t[v + 1..inside])?;
         }
         let n = put_bytes(self.m.out.get(), n, if pairs > 0 { &OBJECT_OF_3[..2] } else { &OBJECT_OF_2[..2] })?;
-        let n = put_head(self.m.out.get(), n, 0x80, 1 + (pairs > 0) as u64)?;
+        let n = put_any_head(self.m.out.get(), n, 0x80, 1 + (pairs > 0) as u64)?;
         let kind = if object { "object" } else { "array" };
-        let n = put_head(self.m.out.get(), n, TEXT, kind.len() as u64)?;
+        let n = put_any_head(self.m.out.get(), n, TEXT, kind.len() as u64)?;
         let n = put_bytes(self.m.out.get(), n, kind.as_bytes())?;
-        let n = if pairs > 0 { put_head(self.m.out.get(), n, 0xa0, pairs)? } else { n };
+        let n = if pairs > 0 { put_any_head(self.m.out.get(), n, 0xa0, pairs)? } else { n };
         self.n = put_bytes(self.m.out.get(), n, &self.extra)?;
 
         let from = if self.level == 0 { 0 } else { self.frames[self.level - 1].part.1 };
         self.m.parts.truncate(from);
         self.m.parts.extend(self.m.part.get());
+        if self.m.parts.is_full() {
+            return Err(Stop::Large(v, PARTITION_LIMIT));
+        }
         self.objects += 1;
         self.frames[self.level] = Frame {
             object,
@@ -642,7 +661,7 @@ impl<'a, 'm> Saver<'a, 'm> {
             self.m.part.clear();
             self.m.part.extend(&self.m.parts.get()[f.part.0..f.part.1]);
             let n = self.head()?;
-            let n = put_head(self.m.out.get(), n, TEXT, (r - p) as u64)?;
+            let n = put_any_head(self.m.out.get(), n, TEXT, (r - p) as u64)?;
             self.n = put_bytes(self.m.out.get(), n, &t[p..r])?;
         }
         (self.level, self.phase) = (level, phase);
@@ -695,10 +714,13 @@ impl<'a, 'm> Saver<'a, 'm> {
     }
 
     fn put_head_of_record(&mut self) -> Scan<usize> {
+        if self.m.path.len() > MAX_KEY_BYTES {
+            return Err(Stop::Large(0, NAME_LIMIT));
+        }
         let n = put_bytes(self.m.out.get(), self.n, &[torpor::RECORD_HEAD])?;
-        let n = put_head(self.m.out.get(), n, TEXT, self.m.part.len() as u64)?;
+        let n = put_any_head(self.m.out.get(), n, TEXT, self.m.part.len() as u64)?;
         let n = put_bytes(self.m.out.get(), n, self.m.part.get())?;
-        let n = put_head(self.m.out.get(), n, TEXT, self.m.path.len() as u64)?;
+        let n = put_any_head(self.m.out.get(), n, TEXT, self.m.path.len() as u64)?;
         put_bytes(self.m.out.get(), n, self.m.path.get())
     }
 
@@ -707,15 +729,15 @@ impl<'a, 'm> Saver<'a, 'm> {
     #[inline(never)]
     fn wrap(&mut self, t: &[u8], n: usize, end: usize, root: bool, gaps: &Gaps) -> Scan<usize> {
         self.extra.clear();
-        let mut pairs = if root { self.style() } else { 0 };
-        pairs += self.spaces(t, gaps);
+        let mut pairs = if root { self.style()? } else { 0 };
+        pairs += self.spaces(t, gaps)?;
         if pairs == 0 {
             return Ok(end);
         }
         let mut head = [0; 32];
         let h = put_bytes(&mut head, 0, &OBJECT_OF_3)?;
         let h = put_bytes(&mut head, h, b"\x65value")?;
-        let h = put_head(&mut head, h, 0xa0, pairs)?;
+        let h = put_any_head(&mut head, h, 0xa0, pairs)?;
         let more = h + self.extra.len();
         if end + more + 16 > self.m.out.get().len() {
             return Err(Stop::Full);
@@ -727,52 +749,57 @@ impl<'a, 'm> Saver<'a, 'm> {
     }
 
     /// Adds pairs for the white space that is not as the style says: how many.
-    fn spaces(&mut self, t: &[u8], gaps: &Gaps) -> u64 {
+    fn spaces(&mut self, t: &[u8], gaps: &Gaps) -> Scan<u64> {
         let mut pairs = 0;
         for (name, gap) in
             [("before_name", gaps.name), ("before_colon", gaps.colon), ("before", gaps.before), ("after", gaps.after)]
         {
             if !gap.usual {
-                pairs += self.pair(name, &t[gap.from..gap.to]);
+                pairs += self.pair(name, &t[gap.from..gap.to])?;
             }
         }
-        pairs
+        Ok(pairs)
     }
 
     /// Adds pairs for the style, as far as it is not the compact one: how many.
-    fn style(&mut self) -> u64 {
+    fn style(&mut self) -> Scan<u64> {
         let style = self.m.scanner.style;
         let mut pairs = 0;
         if style.indented {
-            pairs += self.pair("indent", style.unit.get());
+            pairs += self.pair("indent", style.unit.get())?;
             if style.newline.get() != b"\n" {
-                pairs += self.pair("newline", style.newline.get());
+                pairs += self.pair("newline", style.newline.get())?;
             }
         }
         for (name, gap) in [("comma", style.comma), ("space_colon", style.before_colon), ("colon", style.colon)] {
             if !gap.get().is_empty() {
-                pairs += self.pair(name, gap.get());
+                pairs += self.pair(name, gap.get())?;
             }
         }
         if style.ascii {
-            self.extra_text(b"ascii");
+            self.extra_text(b"ascii")?;
             self.extra.push(crate::scan::TRUE);
             pairs += 1;
         }
-        pairs
+        Ok(pairs)
     }
 
-    fn pair(&mut self, name: &str, space: &[u8]) -> u64 {
-        self.extra_text(name.as_bytes());
-        self.extra_text(space);
-        1
+    fn pair(&mut self, name: &str, space: &[u8]) -> Scan<u64> {
+        self.extra_text(name.as_bytes())?;
+        self.extra_text(space)?;
+        Ok(1)
     }
 
-    fn extra_text(&mut self, s: &[u8]) {
+    fn extra_text(&mut self, s: &[u8]) -> Scan<()> {
         let mut head = [0; 9];
         let n = encode_head(&mut head, MAJOR_TEXT, s.len() as u64);
+        let size = self.extra.len() + 64 + s.len();
+        if size > MAX_RECORD_BYTES || grow(&mut self.extra, size).is_err() {
+            return Err(Stop::Large(0, "more white space around a value than 64 MiB, or than there is memory for"));
+        }
         self.extra.extend_from_slice(&head[..n]);
         self.extra.extend_from_slice(s);
+        Ok(())
     }
 
     /// The entry under way, for people.

@@ -5,7 +5,7 @@
 
 use crate::number;
 use crate::style::{Place, Style};
-use crate::word::{below, chunk, room, sixteen, sound, special, under, word, HIGH};
+use crate::word::{below, chunk, room, sixteen, sound, special, under, unlike, word, HIGH};
 
 /// How deep a text may nest.
 pub const MAX_DEPTH: usize = 10_000;
@@ -34,7 +34,7 @@ pub const FLOAT: u8 = 0xfb;
 pub const SPELLED: [u8; 3] = [0xd9, 0x01, 0x06];
 
 /// After how many bytes the host gets a chance to look at a call that has not come to it since.
-pub const LOOK_BYTES: usize = 2 << 20;
+pub const LOOK_BYTES: usize = 64 << 10;
 
 /// Comes to the host, which may end a call that computes for long without doing so (ABI.md, "Fuel").
 #[cold]
@@ -64,7 +64,7 @@ impl Stop {
         match self {
             Stop::Bad(at, what) => Stop::Bad(at - p, what),
             Stop::Deep(at) => Stop::Deep(at - p),
-            Stop::Large(at, what) => Stop::Large(at - p, what),
+            Stop::Large(at, what) => Stop::Large(at.saturating_sub(p), what),
             stop => stop,
         }
     }
@@ -88,6 +88,19 @@ pub struct Scanner {
     pub stop: Stop,
     frames: [Frame; 64],
     open: [u64; MAX_DEPTH / 64 + 1], // for skip: whether the bracket that is open so deep is an object's
+}
+
+/// What a scan stands before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// A value.
+    Value,
+    /// The first entry of an object or array, or its end.
+    Open,
+    /// The next entry.
+    Next,
+    /// A comma, or the end of the object or array.
+    Behind,
 }
 
 /// An object or array inside a value.
@@ -144,7 +157,7 @@ impl Scanner {
                 next = p + LOOK_BYTES;
             }
             let c = s[0];
-            let mut odd = false;
+            let mut odd = None; // where it is not spaced as the style says, or no JSON
             if c == b'"' {
                 let r = if COMPACT { self.string(s, t, p, out, n) } else { self.any_string(s, t, p, out, n) };
                 if r == STOPPED {
@@ -181,10 +194,10 @@ impl Scanner {
                     if !COMPACT {
                         match self.style.expect(Place::Open, outer + depth, t, p) {
                             Some(q) => p = q,
-                            None => odd = true,
+                            None => odd = Some(At::Open),
                         }
                     }
-                    if !odd {
+                    if odd.is_none() {
                         if c == b'[' {
                             continue 'value;
                         }
@@ -194,7 +207,7 @@ impl Scanner {
                                 n = m;
                                 continue 'value;
                             }
-                            None => odd = true,
+                            None => odd = Some(At::Open),
                         }
                     }
                 }
@@ -220,11 +233,11 @@ impl Scanner {
                         Ok(_) => Stop::Bad(p, "a value"),
                     });
                 } else {
-                    odd = true;
+                    odd = Some(if count == 1 && objects & 1 == 0 { At::Open } else { At::Value });
                 }
             }
-            if odd {
-                let (q, m, d) = self.unwind(t, out, depth, outer)?;
+            if let Some(at) = odd {
+                let (q, m, d) = self.unwind(t, p, at, objects & 1 == 1, out, depth, outer)?;
                 p = q;
                 n = m;
                 depth = d;
@@ -241,10 +254,12 @@ impl Scanner {
                     None => return Err(Stop::More),
                 };
                 let object = objects & 1 == 1;
-                let mut odd = false;
+                let mut at = At::Behind;
                 if c == b',' {
                     count += 1;
                     p += 1;
+                    at = At::Next;
+                    let mut odd = false;
                     if !COMPACT {
                         match self.style.expect(Place::Comma, outer + depth, t, p) {
                             Some(q) => p = q,
@@ -293,7 +308,7 @@ impl Scanner {
                     }
                 }
                 // It is not spaced as the style says, or no JSON.
-                let (q, m, d) = self.unwind(t, out, depth, outer)?;
+                let (q, m, d) = self.unwind(t, p, at, object, out, depth, outer)?;
                 p = q;
                 n = m;
                 depth = d;
@@ -350,14 +365,25 @@ impl Scanner {
         Ok(Some((p, n)))
     }
 
-    /// Takes back the innermost object or array and keeps it as it is spelled: where text and output
-    /// go on behind it, and how deep.
+    /// Takes back the innermost object or array, which has been read up to `p`, and keeps it as it is spelled:
+    /// where text and output go on behind it, and how deep. What was read of it is not read again, so that
+    /// a text of which all levels are odd takes no longer than another.
     #[cold]
     #[inline(never)]
-    fn unwind(&mut self, t: &[u8], out: &mut [u8], depth: usize, outer: usize) -> Scan<(usize, usize, usize)> {
+    #[allow(clippy::too_many_arguments)]
+    fn unwind(
+        &mut self,
+        t: &[u8],
+        p: usize,
+        at: At,
+        object: bool,
+        out: &mut [u8],
+        depth: usize,
+        outer: usize,
+    ) -> Scan<(usize, usize, usize)> {
         let f = self.frames[(depth - 1) % 64];
-        let (p, n) = self.spelled(t, f.start as usize, out, f.head as usize, outer + depth - 1)?;
-        Ok((p, n, depth - 1))
+        let end = self.go_on(t, p, outer + depth - 1, Some((object, at)))?;
+        Ok((end, put_spelled(out, f.head as usize, &t[f.start as usize..end])?, depth - 1))
     }
 
     /// Keeps the value at `p` as it is spelled.
@@ -378,26 +404,26 @@ impl Scanner {
                     d[$to..$to + 16].copy_from_slice(&s[$from..$from + 16])
                 };
             }
-            macro_rules! sixteen {
+            macro_rules! unlike {
                 ($from:expr) => {{
                     let mut b = [0; 16];
                     b.copy_from_slice(&s[$from..$from + 16]);
-                    sixteen(&b)
+                    unlike(&b)
                 }};
             }
-            let (marks, high) = sixteen!(1);
+            let marks = unlike!(1);
             copy!(1, 1);
             if marks != 0 {
                 let len = marks.trailing_zeros() as usize;
-                if high & (marks ^ (marks - 1)) == 0 && s[1 + len % 16] == b'"' {
+                if s[1 + len % 16] == b'"' {
                     d[0] = TEXT | len as u8;
                     return packed(p + len + 2, n + len + 1);
                 }
-            } else if high == 0 {
-                let (marks, high) = sixteen!(17);
+            } else {
+                let marks = unlike!(17);
                 if marks != 0 {
                     let len = 16 + marks.trailing_zeros() as usize % 16;
-                    if high & (marks ^ (marks - 1)) == 0 && s[1 + len] == b'"' {
+                    if s[1 + len] == b'"' {
                         if len < 24 {
                             copy!(17, 17);
                             d[0] = TEXT | len as u8;
@@ -409,11 +435,11 @@ impl Scanner {
                         d[1] = len as u8;
                         return packed(p + len + 2, n + len + 2);
                     }
-                } else if high == 0 {
-                    let (marks, high) = sixteen!(33);
+                } else {
+                    let marks = unlike!(33);
                     if marks != 0 {
                         let len = 32 + marks.trailing_zeros() as usize % 16;
-                        if high & (marks ^ (marks - 1)) == 0 && s[1 + len] == b'"' {
+                        if s[1 + len] == b'"' {
                             copy!(1, 2);
                             copy!(17, 18);
                             copy!(33, 34);
@@ -421,11 +447,11 @@ impl Scanner {
                             d[1] = len as u8;
                             return packed(p + len + 2, n + len + 2);
                         }
-                    } else if high == 0 {
-                        let (marks, high) = sixteen!(49);
+                    } else {
+                        let marks = unlike!(49);
                         if marks != 0 {
                             let len = 48 + marks.trailing_zeros() as usize % 16;
-                            if high & (marks ^ (marks - 1)) == 0 && s[1 + len] == b'"' {
+                            if s[1 + len] == b'"' {
                                 copy!(1, 2);
                                 copy!(17, 18);
                                 copy!(33, 34);
@@ -663,55 +689,69 @@ impl Scanner {
     /// Where the value at `p` ends, however it is spaced and spelled; or what is wrong with it. `outer`
     /// brackets are open around it.
     pub fn skip(&mut self, t: &[u8], p: usize, outer: usize) -> Scan<usize> {
+        self.go_on(t, p, outer, None)
+    }
+
+    /// As [`skip`](Scanner::skip), perhaps from inside an object or array on, which it tells apart.
+    fn go_on(&mut self, t: &[u8], p: usize, outer: usize, inside: Option<(bool, At)>) -> Scan<usize> {
         let mut p = p;
         let mut depth = 0;
-        let mut object;
-        let mut first = false; // behind an opening bracket
+        let mut at = At::Value;
+        if let Some((object, place)) = inside {
+            self.open[0] = object as u64;
+            depth = 1;
+            at = place;
+        }
         let mut next = p + LOOK_BYTES;
         loop {
             if p > next {
                 look();
                 next = p + LOOK_BYTES;
             }
-            p = white(t, p);
-            let c = self.at(t, p)?;
-            match c {
-                b'{' | b'[' => {
-                    if outer + depth >= MAX_DEPTH {
-                        return Err(Stop::Deep(p));
+            if at == At::Value {
+                p = white(t, p);
+                let c = self.at(t, p)?;
+                at = At::Behind;
+                match c {
+                    b'{' | b'[' => {
+                        if outer + depth >= MAX_DEPTH {
+                            return Err(Stop::Deep(p));
+                        }
+                        let word = &mut self.open[depth / 64];
+                        *word = *word & !(1 << (depth % 64)) | ((c == b'{') as u64) << (depth % 64);
+                        depth += 1;
+                        at = At::Open;
+                        p += 1;
                     }
-                    let word = &mut self.open[depth / 64];
-                    *word = *word & !(1 << (depth % 64)) | ((c == b'{') as u64) << (depth % 64);
-                    depth += 1;
-                    first = true;
-                    p += 1;
+                    b'"' => p = skip_string(t, p)?,
+                    b'-' | b'0'..=b'9' => p = number::skip(t, p, false)?,
+                    b't' if literal(t, p, b"true")? => p += 4,
+                    b'f' if literal(t, p, b"false")? => p += 5,
+                    b'n' if literal(t, p, b"null")? => p += 4,
+                    _ => return Err(Stop::Bad(p, "a value")),
                 }
-                b'"' => p = skip_string(t, p)?,
-                b'-' | b'0'..=b'9' => p = number::skip(t, p)?,
-                b't' if literal(t, p, b"true")? => p += 4,
-                b'f' if literal(t, p, b"false")? => p += 5,
-                b'n' if literal(t, p, b"null")? => p += 4,
-                _ => return Err(Stop::Bad(p, "a value")),
             }
             // Up to where the next value begins.
             loop {
                 if depth == 0 {
                     return Ok(p);
                 }
-                object = self.open[(depth - 1) / 64] >> ((depth - 1) % 64) & 1 == 1;
+                let object = self.open[(depth - 1) / 64] >> ((depth - 1) % 64) & 1 == 1;
                 p = white(t, p);
                 let c = self.at(t, p)?;
-                if c == if object { b'}' } else { b']' } {
-                    depth -= 1;
-                    first = false;
-                    p += 1;
-                    continue;
-                }
-                if !first {
-                    if c != b',' {
-                        return Err(Stop::Bad(p, if object { COMMA_OR_BRACE } else { COMMA_OR_BRACKET }));
+                if at != At::Next {
+                    if c == if object { b'}' } else { b']' } {
+                        depth -= 1;
+                        at = At::Behind;
+                        p += 1;
+                        continue;
                     }
-                    p = white(t, p + 1);
+                    if at == At::Behind {
+                        if c != b',' {
+                            return Err(Stop::Bad(p, if object { COMMA_OR_BRACE } else { COMMA_OR_BRACKET }));
+                        }
+                        p = white(t, p + 1);
+                    }
                 }
                 if object {
                     if self.at(t, p)? != b'"' {
@@ -723,7 +763,7 @@ impl Scanner {
                     }
                     p += 1;
                 }
-                first = false;
+                at = At::Value;
                 break;
             }
         }
@@ -733,12 +773,7 @@ impl Scanner {
     pub fn is_value(&mut self, s: &[u8], outer: usize) -> bool {
         match s.first() {
             None | Some(b' ' | b'\n' | b'\r' | b'\t') => false,
-            // A number ends where something else begins.
-            Some(b'-' | b'0'..=b'9') => {
-                let mut t = Vec::from(s);
-                t.push(0);
-                number::skip(&t, 0) == Ok(s.len())
-            }
+            Some(b'-' | b'0'..=b'9') => number::skip(s, 0, true) == Ok(s.len()),
             Some(_) => self.skip(s, 0, outer) == Ok(s.len()),
         }
     }
@@ -757,8 +792,13 @@ const CONTROL: &str = "an escape instead of a control character";
 /// Where the white space at `p` ends.
 pub fn white(t: &[u8], p: usize) -> usize {
     let mut p = p;
+    let mut next = p + LOOK_BYTES;
     while let Some(b' ' | b'\n' | b'\r' | b'\t') = t.get(p) {
         p += 1;
+        if p > next {
+            look();
+            next = p + LOOK_BYTES;
+        }
     }
     p
 }
@@ -816,7 +856,12 @@ pub fn skip_string(t: &[u8], p: usize) -> Scan<usize> {
 #[inline(never)]
 pub fn utf8(s: &[u8], from: usize) -> Scan<()> {
     let mut at = 0;
+    let mut next = LOOK_BYTES;
     loop {
+        if at > next {
+            look();
+            next = at + LOOK_BYTES;
+        }
         while let Some(w) = word(s, at) {
             let high = w & HIGH;
             if high != 0 {
@@ -927,43 +972,38 @@ pub fn put_head(out: &mut [u8], n: usize, major: u8, arg: u64) -> Scan<usize> {
     Ok(n + 9)
 }
 
+/// As [`put_head`], where it need not be as fast as it can be.
+#[inline(never)]
+pub fn put_any_head(out: &mut [u8], n: usize, major: u8, arg: u64) -> Scan<usize> {
+    put_head(out, n, major, arg)
+}
+
 /// Writes bytes as they are.
-#[inline(always)]
+#[inline(never)]
 pub fn put_bytes(out: &mut [u8], n: usize, s: &[u8]) -> Scan<usize> {
     let end = n + s.len();
     if end + 16 > out.len() {
         return Err(Stop::Full);
     }
-    if s.len() > 8 {
-        return put_many(out, n, s);
-    }
-    let mut at = 0;
-    while at < s.len() {
-        out[n + at] = s[at];
-        at += 1;
-    }
-    Ok(end)
-}
-
-/// Writes more than eight bytes; there is room for them.
-#[inline(never)]
-fn put_many(out: &mut [u8], n: usize, s: &[u8]) -> Scan<usize> {
-    let end = n + s.len();
     if s.len() > 256 {
         out[n..end].copy_from_slice(s);
         return Ok(end);
     }
     // The last eight bytes are written first, and perhaps again.
-    let last = s.len() - 8;
+    let last = s.len().saturating_sub(8);
     if let (Some(w), Some(d)) = (chunk::<8>(s, last), room::<8>(out, n + last)) {
         *d = *w;
-    }
-    let mut at = 0;
-    while at < last {
-        if let (Some(w), Some(d)) = (chunk::<8>(s, at), room::<8>(out, n + at)) {
-            *d = *w;
+        let mut at = 0;
+        while at < last {
+            if let (Some(w), Some(d)) = (chunk::<8>(s, at), room::<8>(out, n + at)) {
+                *d = *w;
+            }
+            at += 8;
         }
-        at += 8;
+        return Ok(end);
+    }
+    for (d, b) in out[n..end].iter_mut().zip(s) {
+        *d = *b;
     }
     Ok(end)
 }
@@ -971,7 +1011,7 @@ fn put_many(out: &mut [u8], n: usize, s: &[u8]) -> Scan<usize> {
 /// Writes a spelling as JSON in CBOR.
 pub fn put_spelled(out: &mut [u8], n: usize, s: &[u8]) -> Scan<usize> {
     let n = put_bytes(out, n, &SPELLED)?;
-    let n = put_head(out, n, 0x40, s.len() as u64)?;
+    let n = put_any_head(out, n, 0x40, s.len() as u64)?;
     put_bytes(out, n, s)
 }
 
@@ -992,7 +1032,7 @@ fn put_text_head(out: &mut [u8], n: usize, len: usize) -> Scan<usize> {
         _ => 5,
     };
     out.copy_within(n + 2..n + 2 + len, n + head);
-    put_head(out, n, TEXT, len as u64)?;
+    put_any_head(out, n, TEXT, len as u64)?;
     Ok(n + head + len)
 }
 
@@ -1009,7 +1049,7 @@ fn widen(out: &mut [u8], head: usize, n: usize, major: u8, count: u64) -> Scan<u
         return Err(Stop::Full);
     }
     out.copy_within(head + 1..n, head + 1 + wider);
-    put_head(out, head, major, count)?;
+    put_any_head(out, head, major, count)?;
     Ok(n + wider)
 }
 

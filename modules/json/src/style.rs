@@ -37,7 +37,7 @@ impl Gap {
 
 /// Whether all of it is white space as JSON knows it.
 pub fn is_space(s: &[u8]) -> bool {
-    s.iter().all(|b| matches!(b, b' ' | b'\n' | b'\r' | b'\t'))
+    crate::scan::white(s, 0) == s.len()
 }
 
 /// What stands between the tokens of a text.

@@ -54,6 +54,25 @@ pub fn sixteen(s: &[u8; 16]) -> (u32, u32) {
     (i8x16_bitmask(v128_or(v128_or(quote, back), control)) as u32, i8x16_bitmask(v) as u32)
 }
 
+/// Of sixteen bytes, a bit for each that a JSON string may not hold as it is, or that is not ASCII.
+#[cfg(target_arch = "wasm32")]
+#[inline(always)]
+pub fn unlike(s: &[u8; 16]) -> u32 {
+    use core::arch::wasm32::{i8x16_bitmask, i8x16_eq, u64x2, u8x16_splat, v128_and, v128_or};
+    let v = u64x2(at(s, 0), at(s, 8));
+    let quote = i8x16_eq(v, u8x16_splat(b'"'));
+    let back = i8x16_eq(v, u8x16_splat(b'\\'));
+    let control = i8x16_eq(v128_and(v, u8x16_splat(0xe0)), u8x16_splat(0));
+    i8x16_bitmask(v128_or(v128_or(quote, back), v128_or(control, v))) as u32
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+#[inline(always)]
+pub fn unlike(s: &[u8; 16]) -> u32 {
+    let (marks, high) = sixteen(s);
+    marks | high
+}
+
 /// As [`sixteen`], and a bit for each byte that is something else in a token of a key.
 #[cfg(target_arch = "wasm32")]
 #[inline(always)]
@@ -175,7 +194,8 @@ pub fn sound(t: &[u8], from: usize, end: usize) -> bool {
             i8x16_swizzle(second_high, high(v)),
         );
         // The third byte of three, and the third and fourth of four, must be such as go on.
-        let further = v128_or(u8x16_sub_sat(two, u8x16_splat(0xe0 - 0x80)), u8x16_sub_sat(three, u8x16_splat(0xf0 - 0x80)));
+        let further =
+            v128_or(u8x16_sub_sat(two, u8x16_splat(0xe0 - 0x80)), u8x16_sub_sat(three, u8x16_splat(0xf0 - 0x80)));
         let wrong = v128_xor(v128_and(further, u8x16_splat(0x80)), wrong);
         let bits = !i8x16_bitmask(i8x16_eq(wrong, u8x16_splat(0))) as u32 & 0xffff;
         let left = end - at;
