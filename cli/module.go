@@ -35,9 +35,9 @@ commands go from nothing to one that is tested and kept:
   torpor module test orders.wasm
   torpor module add orders.wasm            checks it, keeps it in the data folder, pins its name
 
-What is pinned is kept, whether a state needs it or not, and compiled by warm. A state that a kept module
-wrote is read by it where the running Torpor has no serializer for it. No service can be configured to
-save through a pinned module yet: so far, serve has its built-in one.`,
+What is pinned is kept, whether a state needs it or not, and compiled by warm. A service uses it by its name:
+serializer: orders, in torpor.yaml. A state that a kept module wrote is read by it where the running Torpor has
+no serializer for it.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -37,14 +37,17 @@ func (p *program) serve() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the services and keep their state",
-		Long: `Serve listens on one port for the embedded services (S3), the control API (/_localstack/, /_torpor/)
-and /metrics, saves state as the save strategy says and gives it back after a restart.
+		Long: `Serve listens on one port for the services, the control API (/_localstack/, /_torpor/) and /metrics, saves
+state as the save strategy says and gives it back after a restart. S3 is built in; torpor.yaml in the current
+folder, or the file that --config names, says which other services there are. Their programs are started by
+the first request, and stopped when they are idle.
 
-Interrupt or SIGTERM stops it: requests end, what is unsaved is saved, the exit code is 0. A second
-signal ends it at once; what was saved before stays.
+Interrupt or SIGTERM stops it: requests end, what is unsaved is saved, programs are stopped, the exit code is 0.
+A second signal ends it at once, and the programs with it; what was saved before stays.
 
 Settings come from flags, then the environment, then the configuration file, the first winning.`,
 		Example: `  torpor serve
+  torpor serve --config torpor.yaml
   torpor serve --listen 127.0.0.1:0 --data /tmp/demo
   PERSISTENCE=0 torpor serve`,
 		Args: args(cobra.NoArgs),
@@ -69,6 +72,9 @@ func (p *program) runServe(ctx context.Context, s *settings) (err error) {
 	scripts, err := hooks.New(hooks.Config{Folder: s.Init, Env: p.scriptEnv(s), Logger: logger})
 	if err != nil {
 		return err
+	}
+	if s.ConfigFile != "" {
+		logger.Info("configuration file read", "file", s.ConfigFile)
 	}
 	_ = scripts.Run(ctx, hooks.Boot) // what goes wrong in a script is logged, shown at /_localstack/init, and stops nothing
 	h, err := p.assemble(ctx, s, logger, scripts)
