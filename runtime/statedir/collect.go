@@ -113,7 +113,7 @@ func (d *Dir) spareNeeded(garbage map[moduleDigest]bool) error {
 				return nil
 			}
 		}
-		if err := syncFolder(d.fs, folder); err != nil {
+		if err := vfs.SyncFolder(d.fs, folder); err != nil {
 			return err
 		}
 	}

@@ -17,7 +17,7 @@
 // # Saving in full
 //
 // [Dir.Begin] gives a [Pending] to write the next generation to; [Pending.Commit] publishes it. There
-// is one function in the program that publishes a file (draft.publish): the bytes go to a temporary
+// is one function in the program that publishes a file (vfs.Publish): the bytes go to a temporary
 // file in the same folder, which is synced; the file of that name so far is renamed to its generation
 // name; the temporary one is renamed to the name wanted; the folder is synced. So at every moment, a
 // power cut included, the newest sound generation is the one before or the new one, and once Commit has

@@ -256,7 +256,7 @@ func (d *Dir) settleFolder(id PartID, p *part) {
 	if p.synced {
 		return
 	}
-	if err := errors.Join(syncFolder(d.fs, statesFolder), syncFolder(d.fs, id.folder())); err != nil {
+	if err := errors.Join(vfs.SyncFolder(d.fs, statesFolder), vfs.SyncFolder(d.fs, id.folder())); err != nil {
 		d.log.Warn("a folder could not be synced before reading", "path", vfs.Path(d.fs, id.folder()), "error", err)
 		return
 	}
@@ -541,7 +541,7 @@ func (d *Dir) setAside(id PartID, p *part, b badFile) Quarantine {
 	}
 	q.Path = vfs.Path(d.fs, path.Join(id.folder(), to))
 	log.Error("a damaged generation was moved aside and is kept", "path", q.Path)
-	if err := syncFolder(d.fs, id.folder()); err != nil {
+	if err := vfs.SyncFolder(d.fs, id.folder()); err != nil {
 		// After a power cut it may have its old name, and be found damaged again.
 		log.Warn("the folder of a damaged generation could not be synced", "path", q.Path, "error", err)
 	}
@@ -639,7 +639,7 @@ func (d *Dir) cutAndKeep(id PartID, p *part, b *badFile) (aside string, err erro
 			return aside, err
 		}
 		b.generation, name = left, to
-		if err := syncFolder(d.fs, id.folder()); err != nil {
+		if err := vfs.SyncFolder(d.fs, id.folder()); err != nil {
 			return aside, err
 		}
 	}
@@ -672,7 +672,7 @@ func (d *Dir) keepEnd(id PartID, b badFile) (aside string, err error) {
 			return "", err
 		}
 		if same {
-			return f.name(), syncFolder(d.fs, id.folder())
+			return f.name(), vfs.SyncFolder(d.fs, id.folder())
 		}
 	}
 	if aside, err = d.free(id, stateFile{generation: b.last(), tail: true}); err != nil {

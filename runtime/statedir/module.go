@@ -69,7 +69,7 @@ func (d *Dir) keepModule(digest moduleDigest, wasm []byte) error {
 	switch {
 	case err == nil:
 		// Who wrote it may have died before making its name durable.
-		return syncFolder(d.fs, modulesPlace)
+		return vfs.SyncFolder(d.fs, modulesPlace)
 	case errors.Is(err, abi.ErrNotFound):
 	case errors.Is(err, abi.ErrCorrupt), errors.Is(err, abi.ErrTooLarge):
 		d.log.Warn("a kept module is damaged and is written anew", "path", vfs.Path(d.fs, modulePath(digest)), "error", err)

@@ -163,7 +163,7 @@ func (d *Dir) durablePins() ([]Pin, error) {
 	if err != nil || d.pinsSynced {
 		return pins, err
 	}
-	if err := syncFolder(d.fs, modulesPlace); err != nil {
+	if err := vfs.SyncFolder(d.fs, modulesPlace); err != nil {
 		return nil, fmt.Errorf("pinned modules: %w", err)
 	}
 	d.pinsSynced = true

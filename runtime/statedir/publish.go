@@ -57,44 +57,23 @@ func (t *draft) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// publish makes the draft durable and gives it its name. A file that has that name is renamed to keep
-// first, or replaced where keep is "". It takes the draft's file in every case.
-//
-// When it returns nil, the file has its name whatever happens next. When it returns an error, the file
-// that had the name has it still or, if the error came in between the renames and could not be undone
-// (a crash is such), is found as keep. Only if the sync of the folder failed, the new file has the name:
-// durable itself, but not certain to be found there after a power cut.
+// publish gives the draft its name: see [vfs.Publish]. It takes the draft's file in every case.
 func (t *draft) publish(keep string) error {
 	if t.err != nil {
 		t.discard()
 		return t.err
 	}
-	if err := t.file.Sync(); err != nil {
-		// What was written may be lost although another sync would succeed: begin anew.
-		t.discard()
-		return err
-	}
-	if err := t.close(); err != nil {
-		t.discard()
-		return err
-	}
+	f := t.file
+	t.file = nil
+	p := vfs.Publication{Temp: t.path(t.temp), Name: t.path(t.name)}
 	if keep != "" {
-		if err := t.fs.Rename(t.path(t.name), t.path(keep)); err != nil {
-			t.discard()
-			return err
-		}
+		p.Keep = t.path(keep)
 	}
-	if err := t.fs.Rename(t.path(t.temp), t.path(t.name)); err != nil {
-		if keep != "" {
-			if uerr := t.fs.Rename(t.path(keep), t.path(t.name)); uerr != nil {
-				t.log.Warn("a file could not get its name back; it is found by its generation name",
-					"path", vfs.Path(t.fs, t.path(keep)), "error", uerr)
-			}
-		}
+	err := vfs.Publish(t.fs, f, p)
+	if unsynced := (*vfs.UnsyncedError)(nil); err != nil && !errors.As(err, &unsynced) {
 		t.discard()
-		return err
 	}
-	return syncFolder(t.fs, t.folder)
+	return err
 }
 
 // discard removes the temporary file. If that fails, the next Open of the folder does it.
@@ -118,15 +97,6 @@ func (t *draft) close() error {
 	return f.Close()
 }
 
-// syncFolder makes the entries of a folder durable.
-func syncFolder(fsys vfs.FS, folder string) error {
-	f, err := fsys.OpenFile(folder, vfs.Read)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
-
 // makeFolder makes a folder and its parents and sees to it that all are durable. A folder that is there
 // already is synced into its parent once: who made it may have died before doing so.
 func (d *Dir) makeFolder(folder string) error {
@@ -142,7 +112,7 @@ func (d *Dir) makeFolder(folder string) error {
 			return err
 		}
 		if !d.folders[made] {
-			if err := syncFolder(d.fs, parent); err != nil {
+			if err := vfs.SyncFolder(d.fs, parent); err != nil {
 				return err
 			}
 			d.folders[made] = true

@@ -301,7 +301,7 @@ func (v *verifier) moveAside(name string) (done string, err error) {
 			return "", err
 		}
 	}
-	if err := errors.Join(v.d.fs.Rename(path.Join(modulesPlace, name), path.Join(modulesPlace, aside)), syncFolder(v.d.fs, modulesPlace)); err != nil {
+	if err := errors.Join(v.d.fs.Rename(path.Join(modulesPlace, name), path.Join(modulesPlace, aside)), vfs.SyncFolder(v.d.fs, modulesPlace)); err != nil {
 		return "", err
 	}
 	return "moved aside as " + vfs.Path(v.d.fs, path.Join(modulesPlace, aside)), nil

@@ -15,7 +15,7 @@ import (
 const (
 	firstLook = 2 * time.Millisecond
 	mostLook  = 100 * time.Millisecond
-	lateBy    = 8 // a part of the time since the start
+	lateBy    = 8               // a part of the time since the start
 	lookFor   = 5 * time.Second // one look
 	maxAnswer = 64 << 10        // of an answer that is read, so that a service can end it in order
 )

@@ -137,19 +137,14 @@ func (s *Source) replace(ctx context.Context, p *place, native io.Reader) error 
 	if err == nil && p.dress != nil {
 		err = p.dress()
 	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = ctx.Err()
-	}
 	if err != nil {
-		return fmt.Errorf("it stays as it is: %w", errors.Join(err, p.discard()))
+		return fmt.Errorf("it stays as it is: %w", errors.Join(err, f.Close(), p.discard()))
 	}
-	if err := p.fs.Rename(p.temp, p.name); err != nil {
-		return fmt.Errorf("it cannot be replaced: %w", errors.Join(err, p.discard()))
+	err = vfs.Publish(p.fs, f, vfs.Publication{Temp: p.temp, Name: p.name})
+	if unsynced := (*vfs.UnsyncedError)(nil); err != nil && !errors.As(err, &unsynced) {
+		err = fmt.Errorf("it stays as it is: %w", errors.Join(err, p.discard()))
 	}
-	return p.sync()
+	return err
 }
 
 // fill writes what native gives, to its end, and tells how much that is.
@@ -202,12 +197,8 @@ func (p *place) remove() error {
 
 // sync makes the folder's names durable.
 func (p *place) sync() error {
-	f, err := p.fs.OpenFile(".", vfs.Read)
-	if err == nil {
-		err = errors.Join(f.Sync(), f.Close())
-	}
-	if err != nil {
-		return fmt.Errorf("it is replaced or removed, but may be the old one again after a power cut: %w", err)
+	if err := vfs.SyncFolder(p.fs, "."); err != nil {
+		return fmt.Errorf("it is removed, but may be there again after a power cut: %w", err)
 	}
 	return nil
 }
