@@ -39,7 +39,7 @@ func ask(ctx context.Context, method, listen, path string) (body []byte, status 
 }
 
 // serviceCommand is a command that tells the running torpor to do something with one service.
-func (p *program) serviceCommand(action, short, long, example string, print func(io.Writer, []byte) error) *cobra.Command {
+func (p *program) serviceCommand(action, short, long, example string, tell func(io.Writer, []byte) error) *cobra.Command {
 	var asJSON bool
 	var timeout time.Duration
 	cmd := &cobra.Command{Use: action + " SERVICE", Short: short, Long: long, Example: example, Args: args(cobra.ExactArgs(1))}
@@ -65,7 +65,7 @@ func (p *program) serviceCommand(action, short, long, example string, print func
 			_, err := p.Out.Write(body)
 			return err
 		}
-		return print(p.Out, body)
+		return tell(p.Out, body)
 	}
 	return cmd
 }
