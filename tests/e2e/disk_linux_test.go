@@ -136,7 +136,7 @@ func TestStopOnAFullDisk(t *testing.T) {
 	fill(t, filepath.Dir(data))
 	c.put("/bucket/second", string(noise(7, 300_000))) // more than the last block of the file has room for
 	c.signal(syscall.SIGTERM)
-	if code := c.wait(); code != 1 || !c.log.contains("not everything could be saved") || !c.log.contains("no space left on device") {
+	if code := c.wait(); code != 1 || !c.log.Contains("not everything could be saved") || !c.log.Contains("no space left on device") {
 		t.Errorf("exit code %d: %s", code, c.log)
 	}
 }

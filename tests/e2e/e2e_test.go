@@ -6,7 +6,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -20,7 +19,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -38,9 +36,7 @@ var torporFile string
 
 func TestMain(m *testing.M) { os.Exit(program.Run(m, &torporFile)) }
 
-// patience is how long anything may take that is bound to happen. The machine may be busy with other
-// things; no test depends on how long something takes.
-const patience = 2 * time.Minute
+const patience = program.Patience
 
 // options of a child.
 type options struct {
@@ -65,35 +61,15 @@ type child struct {
 	t      testing.TB
 	cmd    *exec.Cmd
 	url    string
-	out    *output
-	log    *output
+	out    *program.Output
+	log    *program.Output
 	exited chan struct{} // closed when it has ended
 }
-
-// output is what a child writes.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
-func (o *output) contains(s string) bool { return strings.Contains(o.String(), s) }
 
 // says waits until the log has s: it comes by another way than answers do.
 func (c *child) says(s string) {
 	c.t.Helper()
-	eventually(c.t, fmt.Sprintf("the log says %q", s), func() bool { return c.log.contains(s) })
+	eventually(c.t, fmt.Sprintf("the log says %q", s), func() bool { return strings.Contains(c.log.String(), s) })
 }
 
 // command prepares the program with a command line of its own.
@@ -119,7 +95,7 @@ func torpor(t testing.TB, env []string, args ...string) (stdout, stderr string, 
 }
 
 // spawn starts serve and does not wait for it to listen.
-func spawn(t testing.TB, o options) (c *child, listening <-chan string) {
+func spawn(t testing.TB, o options) (*child, *program.Serving) {
 	t.Helper()
 	args := []string{"serve"}
 	if !strings.Contains(strings.Join(o.args, " "), "--listen") && !strings.Contains(strings.Join(o.env, " "), "TORPOR_LISTEN") {
@@ -130,60 +106,23 @@ func spawn(t testing.TB, o options) (c *child, listening <-chan string) {
 		cmd.Dir = "/"
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: o.user}
 	}
-	c = &child{t: t, cmd: cmd, out: &output{}, log: &output{}, exited: make(chan struct{})}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = c.log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := make(chan string, 1)
-	go func() {
-		r := bufio.NewReader(io.TeeReader(stdout, c.out))
-		if line, err := r.ReadString('\n'); err == nil {
-			lines <- line
-		}
-		close(lines)
-		io.Copy(io.Discard, r)
-		_ = cmd.Wait() // the exit code is asked for where it matters
-		close(c.exited)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-c.exited
-		if t.Failed() {
-			t.Logf("torpor %q said:\n%s", cmd.Args[1:], c.log)
-		}
-	})
-	return c, lines
+	serving := program.Start(t, cmd, nil, nil)
+	return &child{t: t, cmd: cmd, out: serving.Out, log: serving.Log, exited: serving.Exited}, serving
 }
 
 // start runs serve and returns when it listens.
 func start(t testing.TB, o options) *child {
 	t.Helper()
-	c, listening := spawn(t, o)
-	select {
-	case line, ok := <-listening:
-		if !ok {
-			t.Fatalf("serve ended with exit code %d: %s", c.wait(), c.log)
-		}
-		_, c.url, ok = strings.Cut(strings.TrimSpace(line), " is listening on ")
-		if !ok || !strings.HasPrefix(c.url, "http://") {
-			t.Fatalf("serve says %q; where does it listen?", line)
-		}
-	case <-time.After(patience):
-		t.Fatalf("serve does not listen after %v: %s", patience, c.log)
-	}
+	c, serving := spawn(t, o)
+	c.url = serving.URL(t)
 	return c
 }
 
 // refuses runs serve where it must end by itself before it listens.
 func refuses(t testing.TB, o options) (stderr string, code int) {
 	t.Helper()
-	c, listening := spawn(t, o)
-	if line, ok := <-listening; ok {
+	c, serving := spawn(t, o)
+	if line, ok := serving.First(); ok {
 		t.Fatalf("serve started: %s", line)
 	}
 	code = c.wait()

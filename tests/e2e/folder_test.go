@@ -246,7 +246,7 @@ func TestLoadStrategies(t *testing.T) {
 	c = start(t, on(data).with("SNAPSHOT_LOAD_STRATEGY=MANUAL"))
 	c.put("/other/key", "new")
 	c.signal(syscall.SIGTERM)
-	if code := c.wait(); code != 1 || !c.log.contains("has not been loaded") {
+	if code := c.wait(); code != 1 || !c.log.Contains("has not been loaded") {
 		t.Errorf("exit code %d: %s", code, c.log)
 	}
 	start(t, on(data)).has("/bucket/key", "content")

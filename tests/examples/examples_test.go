@@ -6,7 +6,6 @@
 package examples
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -22,7 +21,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -69,27 +67,9 @@ type example struct {
 	path string // folders of programs, in front of PATH
 
 	cmd    *exec.Cmd
-	log    *said
+	log    *program.Output
 	exited chan struct{}
 	url    string
-}
-
-// said is what a program says.
-type said struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 // open prepares an example. bin are folders of programs that its README puts into PATH.
@@ -121,46 +101,9 @@ func (e *example) torpor(args ...string) string {
 // start starts torpor serve, and returns when it listens.
 func (e *example) start() {
 	e.t.Helper()
-	cmd := e.command("serve", "--config", e.file, "--listen", "127.0.0.1:0")
-	e.cmd, e.log, e.exited = cmd, &said{}, make(chan struct{})
-	out, err := cmd.StdoutPipe()
-	must(e.t, err)
-	cmd.Stderr = e.log
-	must(e.t, cmd.Start())
-	exited, log := e.exited, e.log
-	lines := make(chan string, 1)
-	go func() {
-		defer close(exited)
-		defer close(lines)
-		r := bufio.NewReader(out)
-		if line, err := r.ReadString('\n'); err == nil {
-			lines <- line
-		}
-		_, _ = io.Copy(io.Discard, r)
-		_ = cmd.Wait() // killed, or looked at by stop
-	}()
-	e.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		select {
-		case <-exited:
-		case <-time.After(patience):
-			_ = cmd.Process.Kill()
-			<-exited
-		}
-		if e.t.Failed() {
-			e.t.Logf("torpor serve said:\n%s", log)
-		}
-	})
-	select {
-	case line := <-lines:
-		_, url, ok := strings.Cut(strings.TrimSpace(line), " is listening on ")
-		if !ok {
-			e.t.Fatalf("torpor serve says %q", line)
-		}
-		e.url = url
-	case <-time.After(patience):
-		e.t.Fatal("torpor serve does not listen")
-	}
+	s := program.Start(e.t, e.command("serve", "--config", e.file, "--listen", "127.0.0.1:0"), nil, func(cmd *exec.Cmd) error { return cmd.Process.Signal(syscall.SIGTERM) })
+	e.cmd, e.log, e.exited = s.Cmd, s.Log, s.Exited
+	e.url = s.URL(e.t)
 }
 
 // stop ends it in order.

@@ -234,7 +234,7 @@ func TestRequestsWhileItSleeps(t *testing.T) {
 			end()
 			busy.Wait()
 			var wakes int
-			eventually(t, "the log tells of the wakes", func() bool { wakes = strings.Count(h.log.String(), "service is awake"); return wakes > 0 })
+			eventually(t, "the log tells of the wakes", func() bool { wakes = strings.Count(h.Log.String(), "service is awake"); return wakes > 0 })
 			t.Logf("put to sleep %d times, woken %d times", slept, wakes)
 			if wakes < rounds/2 {
 				t.Errorf("%d wakes: the test shows nothing", wakes)

@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -121,7 +120,7 @@ type world struct {
 	control string
 	yaml    string
 	env     []string // of the runtime, beside PATH and HOME
-	logs    []*output
+	logs    []*program.Output
 
 	// By part and key: what was acknowledged, and what of it a barrier has said is saved.
 	mu          sync.Mutex
@@ -274,31 +273,11 @@ func running(pid int) bool {
 	return err == nil && len(b) > 0
 }
 
-// output is what a runtime writes.
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
 // house is a runtime that serves.
 type house struct {
 	*world
-	cmd    *exec.Cmd
+	*program.Serving
 	url    string
-	log    *output
-	exited chan struct{}
 	client *http.Client
 }
 
@@ -314,60 +293,25 @@ func (w *world) command(args ...string) *exec.Cmd {
 // all that is to be done.
 func (w *world) start(begin ...func(*exec.Cmd) error) *house {
 	w.t.Helper()
-	h := &house{world: w, cmd: w.command("serve", "--listen", "127.0.0.1:0", "--data", w.data, "--config", w.yaml, "--init", filepath.Join(w.control, "init")),
-		log: &output{}, exited: make(chan struct{}),
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}, Timeout: patience}}
-	w.logs = append(w.logs, h.log)
-	h.cmd.Stderr = h.log
-	out, err := h.cmd.StdoutPipe()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	begin = append(begin, (*exec.Cmd).Start)
-	if err := begin[0](h.cmd); err != nil {
-		w.t.Fatal(err)
-	}
-	lines := make(chan string, 1)
-	go func() {
-		r := bufio.NewReader(out)
-		line, _ := r.ReadString('\n')
-		lines <- line
-		_, _ = io.Copy(io.Discard, r)
-		_ = h.cmd.Wait() // the exit code is asked for where it matters
-		close(h.exited)
-	}()
-	w.t.Cleanup(func() {
-		_ = h.cmd.Process.Kill()
-		<-h.exited
-		h.client.CloseIdleConnections()
-	})
-	select {
-	case line := <-lines:
-		var ok bool
-		if _, h.url, ok = strings.Cut(strings.TrimSpace(line), " is listening on "); !ok {
-			w.t.Fatalf("serve says %q and not where it listens: %s", line, h.log)
-		}
-	case <-time.After(patience):
-		w.t.Fatalf("serve does not listen: %s", h.log)
-	}
+	cmd := w.command("serve", "--listen", "127.0.0.1:0", "--data", w.data, "--config", w.yaml, "--init", filepath.Join(w.control, "init"))
+	h := &house{world: w, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}, Timeout: patience}}
+	w.t.Cleanup(h.client.CloseIdleConnections)
+	h.Serving = program.Start(w.t, cmd, append(begin, nil)[0], nil)
+	w.logs = append(w.logs, h.Log)
+	h.url = h.URL(w.t)
 	return h
 }
 
 // wait waits for the runtime's end and gives its exit code, -1 where a signal ended it.
 func (h *house) wait() int {
 	h.t.Helper()
-	select {
-	case <-h.exited:
-	case <-time.After(patience):
-		h.t.Fatal("the runtime does not end")
-	}
-	return h.cmd.ProcessState.ExitCode()
+	return h.Wait(h.t)
 }
 
 // terminate asks the runtime to end.
 func (h *house) terminate() {
 	h.t.Helper()
-	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := h.Cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -387,7 +331,7 @@ func (h *house) stop() {
 // kill is kill -9 of the runtime alone.
 func (h *house) kill() {
 	h.t.Helper()
-	_ = h.cmd.Process.Kill() // it may have ended by itself, which wait tells
+	_ = h.Cmd.Process.Kill() // it may have ended by itself, which wait tells
 	h.wait()
 }
 
@@ -401,7 +345,7 @@ func (w *world) killService() {
 // says waits until the log has s.
 func (h *house) says(s string) {
 	h.t.Helper()
-	eventually(h.t, fmt.Sprintf("the log says %q", s), func() bool { return strings.Contains(h.log.String(), s) })
+	eventually(h.t, fmt.Sprintf("the log says %q", s), func() bool { return strings.Contains(h.Log.String(), s) })
 }
 
 // answer is what came back.

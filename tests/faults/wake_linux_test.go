@@ -220,7 +220,7 @@ func TestCrashLoop(t *testing.T) {
 			h.set(atStart, "die")
 			h.killService()
 			h.says("could not be started again")
-			if n := strings.Count(h.log.String(), "exit code 3"); n < 2 {
+			if n := strings.Count(h.Log.String(), "exit code 3"); n < 2 {
 				t.Errorf("it was started again %d times, want 2", n)
 			}
 			h.is("available", "degraded", "exit code 3")
@@ -280,7 +280,7 @@ func TestChildren(t *testing.T) {
 			})
 			w.clear()
 			select {
-			case <-h.exited:
+			case <-h.Exited:
 				w.next().stop()
 			default:
 				h.recovers()
