@@ -14,7 +14,8 @@ import (
 )
 
 // restoreParts loads the newest good generation of each of parts. After an error the service's status is
-// error, unless it was running and nothing of it had been replaced.
+// error, unless it was running and nothing of it had been replaced, or did not run and ctx ended: then it is
+// available, and its next request tries again.
 func (s *Service) restoreParts(ctx context.Context, parts []*part) (found bool, err error) {
 	running := s.Status().Status == StatusRunning
 	for _, p := range parts {
@@ -26,6 +27,10 @@ func (s *Service) restoreParts(ctx context.Context, parts []*part) (found bool, 
 			s.mu.Unlock()
 			if running && !found {
 				s.rt.logger.Error("load failed; the live state stays as it is", "service", s.name, "part", p.Name, "error", err)
+				return false, err
+			}
+			if !running && ctx.Err() != nil {
+				s.set(StatusAvailable, err)
 				return false, err
 			}
 			s.rt.logger.Error("restore failed; the service is neither served nor saved until it is loaded or reset", "service", s.name, "part", p.Name, "error", err)
@@ -62,7 +67,7 @@ func (s *Service) restorePart(ctx context.Context, p *part) (found bool, err err
 			rt.observer.RestoreFinished(RestoreEvent{Service: s.name, Part: p.Name, Err: err})
 			return false, err
 		}
-		event, err := s.restore(ctx, p, opened)
+		event, err := s.restore(ctx, p, opened, p.Source.Restore)
 		rt.observer.RestoreFinished(event)
 		if err == nil {
 			p.base = opened.Generation
@@ -113,8 +118,45 @@ func (s *Service) noteDamage(p *part, damage []error, then string) {
 	p.lastErr = err
 }
 
-// restore runs one generation through its serializer into the source.
-func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened) (RestoreEvent, error) {
+// loadable says why what is saved of parts could not be loaded, as far as that can be told without replacing
+// anything. What is damaged is left to restorePart, which moves it aside.
+func (s *Service) loadable(ctx context.Context, parts []*part) error {
+	for _, p := range parts {
+		opened, err := s.rt.dir.OpenNewest(s.name, p.Name)
+		var none *statedir.DamagedError
+		if opened != nil {
+			s.noteDamage(p, s.quarantined(p, opened.Quarantined), "the generation before takes its place")
+		} else if errors.As(err, &none) {
+			s.noteDamage(p, s.quarantined(p, none.Quarantined), "no sound generation is left")
+		}
+		if none != nil || errors.Is(err, abi.ErrNotFound) {
+			continue
+		}
+		event := RestoreEvent{Service: s.name, Part: p.Name, Err: err}
+		if err == nil {
+			event, err = s.restore(ctx, p, opened, func(_ context.Context, native io.Reader) error {
+				_, err := io.Copy(io.Discard, native)
+				return err
+			})
+			err = errors.Join(err, opened.Close())
+		}
+		var fe *statefile.FileError
+		if err == nil || errors.As(err, &fe) && errors.Is(fe.Err, abi.ErrCorrupt) {
+			continue
+		}
+		s.rt.observer.RestoreFinished(event)
+		err = fmt.Errorf("service %s, part %s: its saved state cannot be loaded: %w", s.name, p.Name, err)
+		s.mu.Lock()
+		p.lastErr = err
+		s.mu.Unlock()
+		s.rt.logger.Error("load failed; the live state stays as it is", "service", s.name, "part", p.Name, "error", err)
+		return err
+	}
+	return nil
+}
+
+// restore runs one generation through its serializer into what takes the native state: the source's Restore.
+func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened, deliver func(context.Context, io.Reader) error) (RestoreEvent, error) {
 	start := time.Now()
 	header, info := opened.File().Header(), opened.File().Info()
 	event := RestoreEvent{Service: s.name, Part: p.Name, Generation: opened.Generation, Records: info.Records}
@@ -157,7 +199,7 @@ func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened)
 		native.CloseWrite() // only now: the source takes the end of the stream for success
 		return nil
 	})
-	line.stage(&deliverTook, func(ctx context.Context) error { return p.Source.Restore(ctx, native) })
+	line.stage(&deliverTook, func(ctx context.Context) error { return deliver(ctx, native) })
 	err = line.wait()
 	event.Read = readTook - read.produceWait
 	event.Decode = decodeTook - records.consumeWait - native.produceWait

@@ -56,13 +56,12 @@ func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error 
 	for _, c := range caught {
 		event, err := s.savePart(ctx, c)
 		if err != nil {
-			s.giveUp(c.part, c.dirty, c.deaths)
 			err = fmt.Errorf("service %s, part %s: not saved: %w", s.name, c.part.Name, err)
 			errs = append(errs, err)
 		}
 		event.Err = err
-		if err == nil && c.early {
-			c.part.Dirty.putBack(c.dirty) // saved once more, when it is certain that all was there
+		if err != nil || c.early { // saved once more, when it is certain that all was there
+			s.giveUp(c.part, c.dirty, c.early, c.deaths)
 		}
 		s.mu.Lock()
 		c.part.lastErr, c.part.captured = err, changes{}
@@ -97,7 +96,7 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 			early := !stopped && p.Lag > 0 && start.Sub(last) < p.Lag
 			c, err := s.capturePart(ctx, p, stopped)
 			if err != nil {
-				s.giveUp(p, dirty, deaths)
+				s.giveUp(p, dirty, early, deaths)
 				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
 			}
 			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start), early: early, marks: marks, stopped: stopped, deaths: deaths})
@@ -116,7 +115,7 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 	}
 	if err != nil {
 		for _, c := range caught {
-			s.giveUp(c.part, c.dirty, c.deaths)
+			s.giveUp(c.part, c.dirty, c.early, c.deaths)
 			err = errors.Join(err, c.capture.Close())
 		}
 		return nil, err
@@ -141,20 +140,22 @@ func (s *Service) setCaptured(p *part, c changes) {
 	p.captured = c
 }
 
-// giveUp marks dirty again what was captured and could not be saved; if the process has died since then, what it
-// kept in memory is lost. deaths is how many there were before the capture.
-func (s *Service) giveUp(p *part, c changes, deaths uint64) {
+// giveUp marks dirty again what was captured and could not be saved, or was captured early; if the process has died
+// since then, what it kept in memory, or may not have written yet, is lost. deaths is how many there were before the
+// capture.
+func (s *Service) giveUp(p *part, c changes, early bool, deaths uint64) {
 	s.mu.Lock()
 	died, resetting := s.deaths != deaths, s.resetting
 	s.mu.Unlock()
 	s.setCaptured(p, changes{})
-	switch {
-	case died && resetting:
-	case died && !p.offline() && !p.SelfMarking:
-		if !c.since.IsZero() {
-			s.lose(p, c.since)
-		}
-	default:
+	if died && resetting {
+		return
+	}
+	gone := died && !p.SelfMarking
+	if gone && (early || !p.offline()) && !c.since.IsZero() {
+		s.lose(p, c.since)
+	}
+	if !gone || p.offline() {
 		p.Dirty.putBack(c)
 	}
 }

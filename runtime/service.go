@@ -41,6 +41,7 @@ type Service struct {
 
 	// working serializes saves, loads and resets; it is taken before state.
 	working chan struct{}
+	asking  chan struct{} // serializes asking whether it has changed: the answer counts once, and for all who ask
 
 	mu        sync.Mutex // guards what follows and the parts' figures
 	status    Status
@@ -49,7 +50,9 @@ type Service struct {
 	waking    *waking // of status starting
 	up        bool    // the process runs
 	asleep    bool    // put to sleep, and not woken yet
-	ran       bool    // in this runtime's life: what was saved is given back whatever the load strategy
+	ran       bool    // in this runtime's life: what lies in its files is not replaced when it is woken
+	lived     bool    // it has run in this runtime's life: what is saved is given back whatever the load strategy
+	unclean   bool    // it did not end in order when it was put to sleep
 	giving    bool    // the process runs and is given its state; its end is then kept in exited
 	exited    error
 	deaths    uint64      // how often the process ended by itself
@@ -77,7 +80,7 @@ type part struct {
 
 func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
 	s := &Service{rt: rt, name: sc.Name, save: sc.Save, load: sc.Load, flushInterval: sc.FlushInterval,
-		holdTimeout: sc.HoldTimeout, idle: sc.Idle, process: sc.Process, external: sc.External, changes: sc.Changes, restarts: sc.Restarts, gate: newGate(), working: make(chan struct{}, 1), status: StatusRunning}
+		holdTimeout: sc.HoldTimeout, idle: sc.Idle, process: sc.Process, external: sc.External, changes: sc.Changes, restarts: sc.Restarts, gate: newGate(), working: make(chan struct{}, 1), asking: make(chan struct{}, 1), status: StatusRunning}
 	var err error
 	if s.save, err = Parse("save strategy of service "+sc.Name, string(sc.Save), SaveStrategies()); err != nil {
 		return nil, err
@@ -190,10 +193,25 @@ func (s *Service) Changed() {
 
 // ask marks the service changed if it says so when asked.
 func (s *Service) ask(ctx context.Context) {
-	if s.changes == nil || s.Status().Status != StatusRunning {
+	if s.changes == nil {
+		return
+	}
+	select {
+	case s.asking <- struct{}{}:
+		defer func() { <-s.asking }()
+	case <-ctx.Done(): // which is an error of changes too
+		if s.Status().Status == StatusRunning {
+			s.Changed()
+		}
+		return
+	}
+	if s.Status().Status != StatusRunning {
 		return
 	}
 	changed, err := s.changes(ctx)
+	if err != nil && s.Status().Status != StatusRunning {
+		return // its end, which is why, has been accounted for
+	}
 	if err != nil && ctx.Err() == nil {
 		s.rt.logger.Warn("it cannot be told whether the service has changed, so it is taken as changed", "service", s.name, "error", err)
 	}
@@ -222,14 +240,15 @@ func (s *Service) Save(ctx context.Context) error {
 		s.mu.Lock()
 		up := s.process == nil || s.up
 		s.mu.Unlock()
-		if err := s.saveParts(ctx, func(p *part) bool {
+		parts := s.some(func(p *part) bool {
 			_, dirty := p.Dirty.Since()
 			return dirty || s.generationOf(p) == 0 && (up || p.offline())
-		}); err != nil {
+		})
+		if err := s.saveParts(ctx, func(p *part) bool { return slices.Contains(parts, p) }); err != nil {
 			return err
 		}
 		s.mu.Lock()
-		s.unread = false // saved over on purpose
+		s.unread = s.unread && len(parts) == 0 // saved over on purpose
 		s.mu.Unlock()
 		s.accept()
 		return nil
@@ -244,10 +263,11 @@ func (s *Service) Load(ctx context.Context) (found bool, err error) {
 	if !s.rt.Persistent() {
 		return false, errDisabled
 	}
+	again := false
 	err = s.work(ctx, func(ctx context.Context) error {
 		return s.holding(ctx, func(ctx context.Context) error {
 			if s.process != nil {
-				found, err = s.reload(ctx)
+				found, again, err = s.reload(ctx)
 				return err
 			}
 			found, err = s.restoreParts(ctx, s.parts)
@@ -257,6 +277,9 @@ func (s *Service) Load(ctx context.Context) (found bool, err error) {
 			return err
 		})
 	})
+	if again {
+		err = errors.Join(err, s.ensureAwake(ctx))
+	}
 	if err == nil {
 		s.accept()
 	}
@@ -282,14 +305,17 @@ func (s *Service) Reset(ctx context.Context) error {
 		}
 		s.setResetting(true)
 		defer s.setResetting(false)
-		if err := s.holding(ctx, s.empty); err != nil {
+		// Held until it is saved: what a request brings in between would go with a save that fails.
+		return s.holding(ctx, func(ctx context.Context) error {
+			if err := s.empty(ctx); err != nil {
+				return err
+			}
+			err := s.saveParts(ctx, func(*part) bool { return true })
+			if err != nil && s.process != nil {
+				err = s.unreset(ctx, err)
+			}
 			return err
-		}
-		err := s.saveParts(ctx, func(*part) bool { return true })
-		if err != nil && s.process != nil {
-			err = s.unreset(ctx, err)
-		}
-		return err
+		})
 	})
 }
 
@@ -477,10 +503,16 @@ func (s *Service) generationOf(p *part) uint64 {
 func (s *Service) set(status Status, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status, s.err = status, err
-	if status == StatusRunning {
-		s.unread, s.asleep = false, false
+	if s.status, s.err = status, err; status == StatusRunning {
+		s.runs()
+		s.unread = false
 	}
+}
+
+// runs makes the service one that runs. The caller holds mu.
+func (s *Service) runs() {
+	s.status, s.err = StatusRunning, nil
+	s.asleep, s.unclean, s.ran, s.lived = false, false, true, true
 }
 
 // note keeps err as the last error of every part.

@@ -107,12 +107,15 @@ func (s *Service) ensureAwake(ctx context.Context) error {
 func (s *Service) wake(ctx context.Context) (err error) {
 	start := time.Now()
 	s.mu.Lock()
-	if s.status != StatusStarting { // a load or a reset came first
+	if s.status == StatusAvailable { // a load or a reset came first, and failed
+		s.status = StatusStarting
+	}
+	if s.status != StatusStarting { // one came first
 		defer s.mu.Unlock()
 		return s.err
 	}
-	restore := s.rt.Persistent() && (s.load != LoadManual || s.ran && !s.unread)
-	ran, crashed := s.ran, s.ran && !s.asleep
+	restore := s.rt.Persistent() && (s.load != LoadManual || s.lived && !s.unread)
+	ran, crashed := s.ran, s.ran && (!s.asleep || s.unclean)
 	s.mu.Unlock()
 
 	event := WakeEvent{Service: s.name}
@@ -140,11 +143,16 @@ func (s *Service) wake(ctx context.Context) (err error) {
 	}
 	if restore {
 		restoring, rest := time.Now(), s.parts
+		var gone []func()
 		if s.process != nil {
 			rest = s.some(online)
+			gone = s.losses(rest)
 		}
 		if _, err := s.give(ctx, rest); err != nil {
 			return err
+		}
+		for _, lose := range gone {
+			lose()
 		}
 		event.Restore += time.Since(restoring)
 	}
@@ -154,7 +162,8 @@ func (s *Service) wake(ctx context.Context) (err error) {
 		s.mu.Unlock()
 		return err
 	}
-	s.status, s.err, s.asleep, s.unread = StatusRunning, nil, false, s.unread && !restore
+	s.runs()
+	s.unread = s.unread && !restore
 	s.mu.Unlock()
 	s.adopt()
 	if s.process != nil {
@@ -228,16 +237,26 @@ func (s *Service) replaceTorn(ctx context.Context) error {
 			continue
 		}
 		s.rt.logger.Error("what the service's program left when it died is no state; what was saved is given back", "service", s.name, "part", p.Name, "error", err)
-		since, dirty := p.Dirty.Since()
+		gone := s.losses(s.some(func(p *part) bool { return p.offline() && s.saved(p) }))
 		if _, err := s.restoreParts(ctx, offline); err != nil {
 			return err
 		}
-		if dirty {
-			s.lose(p, since)
+		for _, lose := range gone {
+			lose()
 		}
 		return nil
 	}
 	return nil
+}
+
+// losses is what is to be called for what of parts is not saved, when it has been replaced by what is.
+func (s *Service) losses(parts []*part) (gone []func()) {
+	for _, p := range parts {
+		if since, dirty := p.Dirty.Since(); dirty && !p.SelfMarking {
+			gone = append(gone, func() { s.lose(p, since) })
+		}
+	}
+	return gone
 }
 
 // adopt marks what sources of files find where nothing of it was ever saved.
@@ -258,10 +277,13 @@ func (s *Service) startProcess(ctx context.Context) error {
 	s.exited, s.giving = nil, true
 	s.mu.Unlock()
 	err := s.process.Start(ctx)
+	if err == nil {
+		err = s.rt.life.Err() // Close stops what runs, and must not miss this one
+	}
 	if err != nil {
 		err = fmt.Errorf("service %s: %w: %w", s.name, ErrProcess, err)
 		// Whoever waited may have gone; the start may not have.
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || s.rt.life.Err() != nil {
 			err = errors.Join(err, s.process.Stop(context.WithoutCancel(ctx)))
 		}
 	}
@@ -300,20 +322,23 @@ func (s *Service) ProcessExited(cause error) {
 	if s.giving || s.status == StatusStopping {
 		s.exited = cause
 	}
-	down := !s.giving && s.status == StatusRunning
-	s.mu.Unlock()
-	if down {
-		s.fell(cause)
+	fallen := func() {}
+	if !s.giving && s.status == StatusRunning {
+		fallen = s.fell(cause)
 	}
+	s.mu.Unlock()
+	fallen()
 }
 
-// fell makes a running service whose process has ended available, and wakes it if it may.
-func (s *Service) fell(cause error) {
-	s.mu.Lock()
-	s.status, s.err, s.ran, s.exited = StatusAvailable, cause, !s.resetting, nil
-	resetting := s.resetting
-	again := s.mayRestart()
-	s.mu.Unlock()
+// fell makes a service whose process has ended available; what it returns accounts for what is lost, and wakes the
+// service if it may. The caller holds mu, and calls that without it.
+func (s *Service) fell(cause error) (fallen func()) {
+	s.status, s.err, s.ran, s.lived, s.exited = StatusAvailable, cause, !s.resetting, true, nil
+	resetting, again := s.resetting, s.mayRestart()
+	return func() { s.fallen(cause, resetting, again) }
+}
+
+func (s *Service) fallen(cause error, resetting, again bool) {
 	if resetting {
 		s.clean()
 	} else {
@@ -343,6 +368,9 @@ func (s *Service) fell(cause error) {
 // countLost puts the dirty marks right after the process died: what the service kept in memory and nobody
 // saved is gone, what lies in its files is still to be saved.
 func (s *Service) countLost() {
+	if !s.rt.Persistent() {
+		return // nothing ever is
+	}
 	for _, p := range s.parts {
 		if p.Dirty == nil || p.SelfMarking {
 			continue
@@ -373,7 +401,9 @@ func (s *Service) lose(p *part, since time.Time) {
 		"unsaved_since", since, "generation", generation)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.lost = err
+	if p.lost == nil { // the first one tells since when
+		p.lost = err
+	}
 }
 
 // accept forgets what was lost.
@@ -407,7 +437,7 @@ func (s *Service) Sleep(ctx context.Context) error {
 		return fmt.Errorf("service %s: not put to sleep: %w", s.name, errDisabled)
 	}
 	return s.work(ctx, func(ctx context.Context) error {
-		if s.Status().Status == StatusAvailable {
+		if st := s.Status().Status; st == StatusAvailable || st == StatusStarting { // to be woken when this is over
 			return nil
 		}
 		s.ask(ctx)
@@ -441,32 +471,27 @@ func (s *Service) suspend(ctx context.Context, event *SleepEvent) error {
 	s.mu.Unlock()
 	// Some programs write late, and nothing at their end.
 	if err := s.settle(ctx); err != nil {
-		s.set(StatusRunning, nil)
-		return err
+		return s.goOn(err)
 	}
 	stays := func(p *part) bool { return s.process != nil && p.offline() } // saved when the process has ended
 	if err := s.saveParts(ctx, func(p *part) bool {
 		_, dirty := p.Dirty.Since()
 		return dirty && !stays(p)
 	}); err != nil {
-		s.set(StatusRunning, nil)
-		s.mu.Lock()
-		died := s.exited
-		s.mu.Unlock()
-		if died != nil {
-			s.fell(died)
-		}
-		return err
+		return s.goOn(err)
 	}
 	stopping := time.Now()
-	err := s.stopProcess(ctx)
+	// From here on whoever asked for it may go: a program that is killed for it may not have written all, and what it
+	// has written is to be saved. What the runtime's end breaks off, that saves.
+	ctx = s.rt.life
+	err := s.stopProcess(context.WithoutCancel(ctx))
 	event.Stop = time.Since(stopping)
-	s.mu.Lock()
-	s.ran, s.asleep, s.exited = true, true, nil
-	s.mu.Unlock()
 	if err == nil {
 		err = s.saveStopped(ctx)
 	}
+	s.mu.Lock()
+	s.ran, s.lived, s.asleep, s.unclean, s.exited = true, true, true, err != nil || s.exited != nil, nil
+	s.mu.Unlock()
 	if s.process == nil {
 		for _, p := range s.parts {
 			p.base = 0
@@ -479,6 +504,20 @@ func (s *Service) suspend(ctx context.Context, event *SleepEvent) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.status, s.err = StatusAvailable, nil
+	return err
+}
+
+// goOn has a service that could not be put to sleep run on, or start again if its process has died meanwhile.
+func (s *Service) goOn(err error) error {
+	s.mu.Lock()
+	fallen := func() {}
+	if s.exited != nil {
+		fallen = s.fell(s.exited)
+	} else {
+		s.runs()
+	}
+	s.mu.Unlock()
+	fallen()
 	return err
 }
 
@@ -503,67 +542,86 @@ func (s *Service) close(ctx context.Context) error {
 		}
 		return nil
 	}
-	var err error
+	var unsettled error
 	if saves {
-		err = s.settle(ctx)
+		unsettled = s.settle(ctx)
 	}
-	if saves && err == nil {
-		err = s.work(ctx, func(ctx context.Context) error {
-			return s.saveChosen(ctx, func(p *part) bool {
+	stopped := false
+	err := s.work(ctx, func(ctx context.Context) error { // not in the middle of a load, which starts it again
+		err := unsettled
+		if saves && err == nil {
+			err = s.saveChosen(ctx, func(p *part) bool {
 				_, dirty := p.Dirty.Since()
 				return dirty && !p.offline()
 			})
-		})
+		}
+		stopped = true
+		stopErr := s.stopProcess(ctx)
+		if stopErr == nil && saves {
+			err = errors.Join(err, s.saveStopped(ctx))
+		}
+		return errors.Join(err, stopErr)
+	})
+	if !stopped {
+		err = errors.Join(err, s.stopProcess(ctx))
 	}
-	stopErr := s.stopProcess(ctx)
-	if stopErr == nil && saves {
-		err = errors.Join(err, s.work(ctx, s.saveStopped))
-	}
-	return errors.Join(err, stopErr)
+	return err
 }
 
-// reload is Load for a service with a process, while requests are held.
-func (s *Service) reload(ctx context.Context) (found bool, err error) {
+// reload is Load for a service with a process, while requests are held. again: it failed, nothing was replaced,
+// and the process, which was running, has been stopped: the service is to be woken.
+func (s *Service) reload(ctx context.Context) (found, again bool, err error) {
 	saved := slices.ContainsFunc(s.parts, s.saved)
 	s.mu.Lock()
-	running, up := s.status == StatusRunning, s.up
+	running := s.status == StatusRunning
 	if !saved && s.status == StatusError {
 		s.status, s.err = StatusAvailable, nil
 	}
 	s.mu.Unlock()
 	if !saved {
-		return false, nil
+		return false, false, nil
 	}
+	stopped := false
 	if offline := s.some((*part).offline); slices.ContainsFunc(offline, s.saved) {
-		if err := s.stopProcess(ctx); err != nil {
-			return false, err
+		// Looked at first: what the process keeps in memory goes when it is stopped.
+		if running && len(offline) < len(s.parts) {
+			if err := s.loadable(ctx, s.parts); err != nil {
+				return false, false, err
+			}
+		}
+		stopped = true
+		if err := s.stopProcess(context.WithoutCancel(ctx)); err != nil {
+			return false, false, err
 		}
 		found, err = s.restoreParts(ctx, offline)
 		if err != nil {
-			if running && up && s.Status().Status == StatusRunning {
-				err = errors.Join(err, s.startProcess(ctx)) // as it was
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if again = s.status == StatusRunning; again {
+				s.status, s.err = StatusAvailable, err
 			}
-			return false, err
+			return false, again, err
 		}
 	}
 	if err := s.startProcess(ctx); err != nil {
-		return false, err
+		return false, false, err
 	}
 	foundOnline, err := s.give(ctx, s.some(online))
 	if err != nil {
-		if found && s.Status().Status == StatusRunning { // what is live is not what it was any more
+		if stopped && s.Status().Status == StatusRunning { // what is live is not what it was any more
 			s.set(StatusError, err)
 			err = errors.Join(err, s.stopProcess(context.WithoutCancel(ctx)))
 		}
-		return false, err
+		return false, false, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.died(); err != nil {
-		return false, err
+		return false, false, err
 	}
-	s.status, s.err, s.unread, s.asleep = StatusRunning, nil, false, false
-	return found || foundOnline, nil
+	s.runs()
+	s.unread = false
+	return found || foundOnline, false, nil
 }
 
 // saved reports whether there is a state file of the part, sound or not.
@@ -594,7 +652,7 @@ func (s *Service) empty(ctx context.Context) error {
 		return nil
 	}
 	if offline := s.some((*part).offline); len(offline) > 0 {
-		if err := s.stopProcess(ctx); err != nil {
+		if err := s.stopProcess(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}
 		if err := reset(offline); err != nil {
@@ -610,7 +668,8 @@ func (s *Service) empty(ctx context.Context) error {
 	s.mu.Lock()
 	err := s.died()
 	if err == nil {
-		s.status, s.err, s.unread, s.asleep = StatusRunning, nil, false, false
+		s.runs()
+		s.unread = false
 	}
 	s.mu.Unlock()
 	if err != nil {

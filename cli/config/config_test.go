@@ -133,10 +133,10 @@ services:
           sqlite: {path: "{data}/dbs", pattern: "*.db", form: pages, spool: "{data}/tmp", wait: 1, unchecked: true, in_place: true,
             migrate: {rename: {old: new}, drop: {new: [column]}}, max_databases: 5}
       assets:
-        serializer: json
+        serializer: records
         source:
-          http: {url: "http://{address}/state", header: {Authorization: "Bearer ${TOKEN}"}, media: application/json, timeout: 3s, atomic: true,
-            spool: /spool, spool_memory: 1MiB, max_bytes: 1TiB}
+          http: {url: "http://{address}/state", header: {Authorization: "Bearer ${TOKEN}"}, media: application/cbor-seq, timeout: 3s, atomic: true,
+            cursor: true, spool: /spool, spool_memory: 1MiB, max_bytes: 1TiB}
       more:
         serializer: raw
         source:
@@ -173,9 +173,9 @@ func TestEverything(t *testing.T) {
 		Strategies: config.Strategies{Save: runtime.SaveOnRequest, Load: runtime.LoadOnStartup, FlushInterval: 500 * time.Millisecond,
 			HoldTimeout: time.Minute, Proof: runtime.ProofSampled, Compression: "zstd"},
 		Parts: []config.Part{
-			{Name: "assets", Serializer: "json", Proof: runtime.ProofSampled, Compression: "zstd", Source: config.Source{HTTP: &sourcehttp.Config{
-				URL: "http://{address}/state", Header: map[string][]string{"Authorization": {"Bearer t0ken"}}, Media: "application/json", Timeout: 3 * time.Second,
-				Atomic: true, Spool: spool.Config{Folder: "/spool", Memory: 1 << 20, Bytes: 1 << 40}}}},
+			{Name: "assets", Serializer: "records", Proof: runtime.ProofSampled, Compression: "zstd", Source: config.Source{HTTP: &sourcehttp.Config{
+				URL: "http://{address}/state", Header: map[string][]string{"Authorization": {"Bearer t0ken"}}, Media: "application/cbor-seq", Timeout: 3 * time.Second,
+				Atomic: true, Cursor: true, Spool: spool.Config{Folder: "/spool", Memory: 1 << 20, Bytes: 1 << 40}}}},
 			{Name: "backend", Serializer: "sqlite", Proof: runtime.ProofSampled, Compression: "zstd", Source: config.Source{SQLite: &sqlite.Config{
 				Path: "{data}/dbs", Pattern: "*.db", Form: sqlite.Pages, Spool: "{data}/tmp", Wait: time.Second, Unchecked: true, InPlace: true,
 				Migrate: sqlite.Migration{Rename: map[string]string{"old": "new"}, Drop: map[string][]string{"new": {"column"}}}, MaxDatabases: 5}}},
@@ -477,6 +477,8 @@ func mistakes() []mistake {
 		{"http without a URL", part("{http: {}}"), ":1: services.a.parts.store.source.http.url is missing: the state URL", ""},
 		{"a bad URL", part("{http: {url: '/state'}}"), `:1: services.a.parts.store.source.http.url is "/state"; it must be a URL such as http://{address}/_torpor/state/store`, ""},
 		{"a header with a line", part(`{http: {url: 'http://h', header: {a: "b\nc"}}}`), `:1: services.a.parts.store.source.http.header.A has characters that are not allowed in a header`, "what variables hold, so not what a value may be"},
+		{"cursors without atomic", part("{http: {url: 'http://h', cursor: true}}"), ":1: services.a.parts.store.source.http.cursor stands without atomic: true", ""},
+		{"cursors of what is no records", part("{http: {url: 'http://h', atomic: true, cursor: true, media: text/plain}}"), `:1: services.a.parts.store.source.http.media is "text/plain" beside cursor`, ""},
 		{"exec without restore", part("{exec: {dump: [x]}}"), ":1: services.a.parts.store.source.exec.restore is missing: the command that reads it", ""},
 		{"spool", part("{push: {spool_memory: 0}}"), ":1: services.a.parts.store.source.push.spool_memory is 0; it must be bytes, or a number of KiB, MiB, GiB or TiB, from 1 to 1GiB", ""},
 		{"the embedded service with run", "services: {s3: {run: {command: [x]}}}", ":1: services.s3.run is not known; allowed are enabled, match, idle, save_strategy", ""},
@@ -577,7 +579,7 @@ func good() []string {
 		"services: {s3: }", "services: {s3: {enabled: false, idle: 1s, match: {host: [s3.localhost]}, proof: Full}}",
 		"persistence: 1", "persistence: '0'", "persistence: TRUE", "limit_size: 4e4", "limit_size: '2048'", "limit_size: 2MiB", "limit_fuel: '7'", "limit_fuel: 5.0",
 		"flush_interval: 1.5", "flush_interval: '2'", "flush_interval: 1m30s", "proof: OFF",
-		part("{push: }"), part("{push: {}}"), part("{files: {root: x}}"), part("{sqlite: {path: x}}"), part("{http: {url: 'https://h:1/x?y=z'}}"),
+		part("{push: }"), part("{push: {}}"), part("{files: {root: x}}"), part("{sqlite: {path: x}}"), part("{http: {url: 'https://h:1/x?y=z'}}"), part("{http: {url: 'http://h', cursor: false}}"), part("{http: {url: 'http://h', cursor: true, atomic: true}}"),
 		part("{exec: {dump: [a], restore: [b, '']}}"),
 		a("upstream: 'http://127.0.0.1:80'"), a("upstream: 'https://[::1]:80/'"), a("upstream: http://h, idle: 0"), a("upstream: http://h, match: , reads: , parts: "),
 		a("run: {command: [x, '${TOKEN}', '$$', '${X:-}', '${X:-a:b}', {}]}"[:len("run: {command: [x, '${TOKEN}', '$$', '${X:-}', '${X:-a:b}'")] + "]}"),

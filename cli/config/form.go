@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/source/exec"
 	"github.com/torpor-run/torpor/runtime/source/file"
@@ -452,8 +453,20 @@ func httpForm(s *sourcehttp.Config) group {
 		{name: "media", about: "media type of the state", def: "application/octet-stream", value: text{to: &s.Media, what: "a media type such as application/json", pattern: mediaPattern}},
 		{name: "timeout", about: "how long one exchange may take", def: FormatDuration(sourcehttp.DefaultTimeout), value: span{to: &s.Timeout, least: sourcehttp.MinTimeout, most: sourcehttp.MaxTimeout}},
 		{name: "atomic", about: "the service gives a consistent state by itself: requests need not be held", def: "false", value: flag{to: &s.Atomic}},
+		{name: "cursor", about: "the service tells what has changed since a cursor, in records; needs atomic: true", def: "false", value: flag{to: &s.Cursor}},
 	}
-	return group{keys: append(keys, spoolKeys(&s.Spool)...), after: func(r *reader, at string, n *node) {
+	yes := func(key string) map[string]any {
+		return map[string]any{"required": []string{key}, "properties": map[string]any{key: map[string]any{"const": true}}}
+	}
+	other := map[string]any{"required": []string{"media"}, "properties": map[string]any{"media": map[string]any{"not": map[string]any{"const": abi.MediaRecords}}}}
+	needs := map[string]any{"if": yes("cursor"), "then": map[string]any{"allOf": []any{yes("atomic"), never(other)}}}
+	return group{keys: append(keys, spoolKeys(&s.Spool)...), needs: needs, after: func(r *reader, at string, n *node) {
+		if s.Cursor && !s.Atomic {
+			r.add(n, join(at, "cursor"), "stands without atomic: true; a service that tells what has changed since a moment knows its state at one")
+		}
+		if s.Cursor && s.Media != "" && s.Media != abi.MediaRecords {
+			r.add(n, join(at, "media"), "is %q beside cursor; what has changed can be told of records only, %s", s.Media, abi.MediaRecords)
+		}
 		for _, name := range slices.Sorted(maps.Keys(headers)) {
 			v := headers[name]
 			if !matches(printPattern, v) {

@@ -97,6 +97,7 @@ type life struct {
 	err      error         // for those who wait in Start
 	left     error         // for those who wait in Stop
 	ran      bool          // it was ready once
+	over     bool          // it ended by itself and is not started again; guarded by mu
 }
 
 // New makes a supervisor; it runs nothing yet. The error names what is wrong with the configuration.
@@ -128,7 +129,7 @@ func (s *Supervisor) Start(ctx context.Context) error {
 			switch {
 			case s.life == nil:
 				joined = s.begin()
-			case s.life.ctx.Err() == nil:
+			case s.life.ctx.Err() == nil && !s.life.over:
 				joined = s.life
 			}
 		}
@@ -138,7 +139,7 @@ func (s *Supervisor) Start(ctx context.Context) error {
 		if running {
 			return nil
 		}
-		if joined == nil { // one is being stopped; ours is the next
+		if joined == nil { // one is being stopped, or is over; ours is the next
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -356,7 +357,7 @@ func (s *Supervisor) failed(l *life, exit Exit) (again bool) {
 		s.config.Logger.Error("service has died and is not started again by itself", "service", s.config.Service, "error", l.err)
 	}
 	s.update(func(st *Status) {
-		if exit.Again {
+		if l.over = !exit.Again; exit.Again {
 			st.Restarts++
 		}
 		e := exit

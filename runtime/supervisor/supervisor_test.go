@@ -778,3 +778,19 @@ func TestConfiguration(t *testing.T) {
 		}
 	}
 }
+
+// Whoever is told of an end may start the service again: the start is not one of the life that is over.
+func TestStartWhenItHasExited(t *testing.T) {
+	var f fixture
+	started := make(chan error, 1)
+	f = newFixture(t, supervisor.Config{Restarts: supervisor.Restarts{Most: -1}, Backoff: supervisor.Backoff{First: time.Millisecond},
+		Exited: func(supervisor.Exit) {
+			go func() { started <- f.Start(context.Background()) }()
+			time.Sleep(20 * time.Millisecond)
+		}}, "DO=serve")
+	f.start(t)
+	f.exit(t, 0)
+	if err := <-started; err != nil {
+		t.Error(err)
+	}
+}

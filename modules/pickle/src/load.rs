@@ -572,6 +572,20 @@ impl<'s> Loader<'s> {
         while self.frames.len() > floor {
             let last = self.frames.len() - 1;
             let f = self.frames[last];
+            if let (What::Items(what), true) = (f.what, f.left > 0) {
+                // Items, up to one that has items itself: what most records are made of.
+                let mut f = f;
+                while f.left > 0 && self.frames.len() == last + 1 {
+                    self.before_item(what, f);
+                    f.left -= 1;
+                    f.done += 1;
+                    let stored = &mut self.frames[last];
+                    stored.left = f.left;
+                    stored.done = f.done;
+                    self.item(s, out)?;
+                }
+                continue;
+            }
             if f.done > 0 {
                 match f.what {
                     What::Discard => self.w.op(b'0'),
@@ -592,9 +606,6 @@ impl<'s> Loader<'s> {
                     self.class = f.class;
                 }
                 continue;
-            }
-            if let What::Items(what) = f.what {
-                self.before_item(what, f);
             }
             let f = &mut self.frames[last];
             f.left -= 1;
@@ -623,12 +634,12 @@ impl<'s> Loader<'s> {
     /// What stands between the items of a container.
     #[inline(always)]
     fn before_item(&mut self, what: u32, f: Frame) {
-        let each = if what == ASSIGN { 2 } else { 1 };
-        if f.done % each != 0 {
+        let two = (what == ASSIGN) as usize;
+        if f.done & two != 0 {
             return;
         }
-        let entry = f.done / each;
-        if what != ADD && (f.n == each || self.w.protocol == 0) {
+        let entry = f.done >> two;
+        if what != ADD && (f.n == 1 + two || self.w.protocol == 0) {
             if entry > 0 {
                 self.w.op(single_op(what));
             }
@@ -775,19 +786,24 @@ impl<'s> Loader<'s> {
 
     #[inline(never)]
     fn text(&mut self, t: &[u8], out: &mut Output<'_>) -> Done<()> {
-        if t.len() <= MAX_NAME {
-            self.context.say(crate::names::hash(t));
-        }
-        match self.names.find(t, true) {
-            Found::Old(id) if self.names.known[id as usize] != crate::memo::UNSET => {
-                self.w.get(self.names.known[id as usize]);
+        let found = if t.len() <= MAX_NAME {
+            let hash = crate::names::hash(t);
+            self.context.say(hash);
+            self.names.find_hashed(t, hash, true)
+        } else {
+            Found::No
+        };
+        match found {
+            Found::Old(id) if self.names.known(id) != crate::memo::UNSET => {
+                self.w.get(self.names.known(id));
             }
             Found::Old(id) | Found::New(id) if self.w.muted => {
-                self.names.known[id as usize] = crate::memo::UNSET;
+                self.names.know(id, crate::memo::UNSET);
             }
             Found::Old(id) | Found::New(id) => {
                 self.w.text(utf8(t)?, out)?;
-                self.names.known[id as usize] = self.w.memoize();
+                let at = self.w.memoize();
+                self.names.know(id, at);
             }
             Found::No => {
                 self.w.text(utf8(t)?, out)?;
@@ -1302,7 +1318,7 @@ impl<'s> Loader<'s> {
                 _ => return Err(Stop::Wrong("the key in a reference is text")),
             };
         }
-        let base = if n == 4 { self.table.find(names[0], names[1]) } else { self.table.find_here(names[1]) };
+        let base = if n == 4 { self.table.find(names[0], names[1]) } else { self.table.find_here(names[1].as_bytes()) };
         let number = match (base, s.head()) {
             (Some(base), (UINT, n)) => (base as u64).checked_add(n),
             (None, _) => return Err(Stop::Wrong("a reference to a record that does not come before it")),

@@ -18,14 +18,23 @@ const MAX_BYTES: usize = 16 << 20;
 /// no more than others.
 const MAX_PROBES: usize = 48;
 
+/// How many bytes stand behind the last text, so that a short one can be copied by whole vectors.
+const PAD: usize = 32;
+
 /// The table.
 pub struct Names {
-    text: Vec<u8>, // the encoded texts
-    ends: Vec<u32>,
-    hashes: Vec<u32>,
+    text: Vec<u8>, // the encoded texts, and the padding
+    entries: Vec<Entry>,
     slots: Vec<u32>, // index + 1; 0 is free
-    /// What the user of the table knows of each name.
-    pub known: Vec<u32>,
+}
+
+/// One name.
+#[derive(Clone, Copy)]
+struct Entry {
+    hash: u32,
+    start: u32,
+    end: u32,
+    known: u32,
 }
 
 /// What a text is found to be.
@@ -38,24 +47,53 @@ pub enum Found {
     No,
 }
 
+/// Eight bytes of a text as a number.
+#[inline(always)]
+fn word(s: &[u8], at: usize) -> u64 {
+    s.get(at..at + 8).map_or(0, |w| u64::from_le_bytes(w.try_into().unwrap_or([0; 8])))
+}
+
 #[inline(always)]
 pub fn hash(s: &[u8]) -> u32 {
     const K: u64 = 0x9e37_79b9_7f4a_7c15;
     let mut h = s.len() as u64;
     let mut at = 0;
     while at + 8 <= s.len() {
-        let w =
-            u64::from_le_bytes([s[at], s[at + 1], s[at + 2], s[at + 3], s[at + 4], s[at + 5], s[at + 6], s[at + 7]]);
-        h = (h.rotate_left(5) ^ w).wrapping_mul(K);
+        h = (h.rotate_left(5) ^ word(s, at)).wrapping_mul(K);
         at += 8;
     }
     let mut w = 0u64;
-    while at < s.len() {
-        w = w << 8 | s[at] as u64;
-        at += 1;
+    if s.len() >= 8 {
+        // What is left is the end of the last eight bytes.
+        let left = s.len() - at;
+        w = word(s, s.len() - 8).swap_bytes() & !(u64::MAX << (8 * left));
+    } else {
+        for b in s {
+            w = w << 8 | *b as u64;
+        }
     }
     h = (h.rotate_left(5) ^ w).wrapping_mul(K);
     (h ^ h >> 29) as u32
+}
+
+/// Whether texts are equal: eight bytes at a time.
+#[inline(always)]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    let n = a.len();
+    if n != b.len() {
+        return false;
+    }
+    if n < 8 {
+        return a.iter().zip(b).all(|(a, b)| a == b);
+    }
+    let mut at = 0;
+    while at + 8 < n {
+        if word(a, at) != word(b, at) {
+            return false;
+        }
+        at += 8;
+    }
+    word(a, n - 8) == word(b, n - 8)
 }
 
 /// A text of up to 128 bytes without its head.
@@ -66,7 +104,7 @@ pub fn plain(e: &[u8]) -> &[u8] {
 
 impl Names {
     pub fn new() -> Names {
-        Names { text: Vec::new(), ends: Vec::new(), hashes: Vec::new(), slots: vec![0; 1024], known: Vec::new() }
+        Names { text: vec![0; PAD], entries: Vec::new(), slots: vec![0; 1024] }
     }
 
     pub fn clear(&mut self) {
@@ -76,14 +114,43 @@ impl Names {
     /// Its hash.
     #[inline(always)]
     pub fn hash(&self, id: u32) -> u32 {
-        self.hashes[id as usize]
+        self.entries[id as usize].hash
+    }
+
+    /// What the user of the table knows of it: 0 at first.
+    #[inline(always)]
+    pub fn known(&self, id: u32) -> u32 {
+        self.entries[id as usize].known
+    }
+
+    /// Says what the user of the table knows of it.
+    #[inline(always)]
+    pub fn know(&mut self, id: u32, known: u32) {
+        self.entries[id as usize].known = known;
     }
 
     /// The name, encoded as CBOR text.
     #[inline(always)]
     pub fn encoded(&self, id: u32) -> &[u8] {
-        let start = if id == 0 { 0 } else { self.ends[id as usize - 1] as usize };
-        &self.text[start..self.ends[id as usize] as usize]
+        let e = &self.entries[id as usize];
+        &self.text[e.start as usize..e.end as usize]
+    }
+
+    /// Adds the name, encoded as CBOR text, and gives its hash.
+    #[inline(always)]
+    pub fn write(&self, id: u32, out: &mut Vec<u8>) -> u32 {
+        let e = &self.entries[id as usize];
+        let (start, n) = (e.start as usize, (e.end - e.start) as usize);
+        match self.text.get(start..start + PAD).and_then(|w| <&[u8; PAD]>::try_from(w).ok()) {
+            // To copy a few bytes more is faster than to copy as many as there are.
+            Some(w) if n <= PAD => {
+                let at = out.len();
+                out.extend_from_slice(w);
+                out.truncate(at + n);
+            }
+            _ => out.extend_from_slice(self.encoded(id)),
+        }
+        e.hash
     }
 
     /// The name.
@@ -92,36 +159,48 @@ impl Names {
     }
 
     /// Finds a text, and makes it a name if `add` is set and it can be one.
-    #[inline]
+    #[inline(always)]
     pub fn find(&mut self, s: &[u8], add: bool) -> Found {
         if s.len() > MAX_NAME {
             return Found::No;
         }
+        self.find_hashed(s, hash(s), add)
+    }
+
+    /// The same of a text of up to 128 bytes whose hash is known.
+    #[inline(never)]
+    pub fn find_hashed(&mut self, s: &[u8], h: u32, add: bool) -> Found {
         let mask = self.slots.len() - 1;
-        let h = hash(s);
         let mut slot = h as usize & mask;
         for _ in 0..MAX_PROBES {
             let id = self.slots[slot];
             if id == 0 {
-                if !add || self.ends.len() >= MAX_NAMES || self.text.len() + MAX_NAME > MAX_BYTES {
+                let used = self.text.len() - PAD;
+                if !add || self.entries.len() >= MAX_NAMES || used + MAX_NAME > MAX_BYTES {
                     return Found::No;
                 }
                 let mut head = [0; 9];
                 let n = encode_head(&mut head, TEXT, s.len() as u64);
+                self.text.truncate(used);
                 self.text.extend_from_slice(&head[..n]);
                 self.text.extend_from_slice(s);
-                let id = self.ends.len() as u32;
-                self.ends.push(self.text.len() as u32);
-                self.hashes.push(h);
-                self.known.push(0);
+                let end = self.text.len() as u32;
+                self.text.extend_from_slice(&[0; PAD]);
+                let id = self.entries.len() as u32;
+                self.entries.push(Entry { hash: h, start: used as u32, end, known: 0 });
                 self.slots[slot] = id + 1;
-                if self.ends.len() * 2 > self.slots.len() {
+                if self.entries.len() * 2 > self.slots.len() {
                     self.grow();
                 }
                 return Found::New(id);
             }
-            if self.hashes[id as usize - 1] == h && self.text(id - 1) == s {
-                return Found::Old(id - 1);
+            let e = &self.entries[id as usize - 1];
+            if e.hash == h {
+                // A head of two bytes has what is longer than 23.
+                let start = e.start as usize + 1 + (s.len() > 23) as usize;
+                if self.text.get(start..e.end as usize).map_or(false, |t| same(t, s)) {
+                    return Found::Old(id - 1);
+                }
             }
             slot = (slot + 1) & mask;
         }
@@ -132,12 +211,12 @@ impl Names {
     fn grow(&mut self) {
         let size = self.slots.len() * 4;
         self.slots = vec![0; size];
-        for id in 0..self.ends.len() as u32 {
-            let mut slot = self.hashes[id as usize] as usize & (size - 1);
+        for (id, e) in self.entries.iter().enumerate() {
+            let mut slot = e.hash as usize & (size - 1);
             while self.slots[slot] != 0 {
                 slot = (slot + 1) & (size - 1);
             }
-            self.slots[slot] = id + 1;
+            self.slots[slot] = id as u32 + 1;
         }
     }
 }

@@ -235,9 +235,11 @@ pub fn encode_global(module: &[u8], name: &[u8], own: [bool; 2]) -> Vec<u8> {
 
 #[inline(always)]
 pub fn head(out: &mut Vec<u8>, major: u8, arg: u64) {
-    if arg < 24 {
-        out.push(major << 5 | arg as u8);
-        return;
+    match arg {
+        0..=23 => return out.push(major << 5 | arg as u8),
+        24..=0xff => return out.extend_from_slice(&[major << 5 | 24, arg as u8]),
+        0x100..=0xffff => return out.extend_from_slice(&[major << 5 | 25, (arg >> 8) as u8, arg as u8]),
+        _ => {}
     }
     let mut buf = [0; 9];
     let n = encode_head(&mut buf, major, arg);
@@ -335,10 +337,15 @@ impl Encoder {
         }
         self.count += 1;
         let at = num as usize;
-        if at >= self.prints.len() {
+        let print = self.context.print(sort);
+        if at == self.prints.len() {
+            self.prints.push(print);
+            return;
+        }
+        if at > self.prints.len() {
             self.prints.resize(at + 1, 0);
         }
-        self.prints[at] = self.context.print(sort);
+        self.prints[at] = print;
     }
 
     /// Writes a global, whose names may be objects.
@@ -363,35 +370,33 @@ impl Encoder {
         refers: &impl Refers,
     ) {
         self.work.clear();
-        self.work.push((node, depth, if bare { BARE | INSIDE } else { 0 }));
-        while let Some((at, mut d, mode)) = self.work.pop() {
+        let mut next = Some((node, depth, if bare { BARE | INSIDE } else { 0 }));
+        while let Some((at, mut d, mode)) = next.take().or_else(|| self.work.pop()) {
             self.steps = self.steps.wrapping_add(1);
             if self.steps % LOOK == 0 {
                 // The host takes a look at a guest that computes for long.
                 torpor::pause();
             }
             let n = a.get(at);
-            if mode & LIST != 0 && n.next != NIL {
-                self.work.push((n.next, d, LIST));
-            }
-            let mode = mode & !LIST;
             let numbered = (n.num != NIL) as u32;
             let out = &mut self.out;
             if out.len() > self.limit {
                 return;
             }
+            let after = mode & LIST != 0 && n.next != NIL;
             if n.is_plain() {
                 // What most nodes are.
-                match n.kind {
+                let leaf = match n.kind {
                     Kind::Name => {
-                        self.context.say(names.hash(n.a));
-                        out.extend_from_slice(names.encoded(n.a));
-                        continue;
+                        self.context.say(names.write(n.a, out));
+                        true
                     }
                     Kind::Inline if numbered == 0 => {
                         let (b, len) = n.inline();
-                        out.extend_from_slice(&b[..len]);
-                        continue;
+                        let end = out.len() + len;
+                        out.extend_from_slice(&b);
+                        out.truncate(end);
+                        true
                     }
                     Kind::Raw if n.flags & IS_SHARED == 0 => {
                         let raw = a.raw(n.a, n.b);
@@ -402,15 +407,26 @@ impl Encoder {
                             // A text of the settings that could not be a name any more.
                             self.context.say(crate::names::hash(crate::names::plain(raw)));
                         }
-                        continue;
+                        true
                     }
                     Kind::Ref => {
                         refers.refer(out, n.a, &self.prints);
-                        continue;
+                        true
                     }
-                    _ => {}
+                    _ => false,
+                };
+                if leaf {
+                    if after {
+                        next = Some((n.next, d, LIST));
+                    }
+                    continue;
                 }
             }
+            if after {
+                self.work.push((n.next, d, LIST));
+            }
+            let mode = mode & !LIST;
+            let out = &mut self.out;
             if d >= PART_DEPTH && mode & INSIDE == 0 && n.kind != Kind::Group {
                 tag(out, PART);
                 self.parts.push(at);
@@ -459,10 +475,7 @@ impl Encoder {
                 tag(out, SHARED);
             }
             match n.kind {
-                Kind::Name => {
-                    self.context.say(names.hash(n.a));
-                    out.extend_from_slice(names.encoded(n.a));
-                }
+                Kind::Name => self.context.say(names.write(n.a, out)),
                 Kind::Inline => {
                     let (b, len) = n.inline();
                     out.extend_from_slice(&b[..len]);

@@ -320,22 +320,44 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     // Pushing.
 
     #[inline(never)]
-    fn push(&mut self, mut n: Node) -> Result<()> {
-        let mut first = self.r.arena.end();
-        if let Some(d) = self.discarded.take() {
-            n.before = d.head;
-            n.before_last = d.tail;
-            first = d.first;
-        }
+    fn push(&mut self, n: Node) -> Result<()> {
+        self.push_new(n)
+    }
+
+    /// The same, in line: so that the node is made where it will lie.
+    #[inline(always)]
+    fn push_new(&mut self, n: Node) -> Result<()> {
+        let first = self.r.arena.end();
         let node = self.r.arena.add(n);
+        self.stack.push(Slot { node, first, before: NIL, before_last: NIL });
+        if self.discarded.is_some() {
+            self.push_discarded();
+        }
         if self.r.arena.nodes.len() > MAX_NODES {
             return Err(self.large("more than can be held at once, in expressions", MAX_NODES as u64));
         }
-        self.stack.push(Slot { node, first, before: NIL, before_last: NIL });
         if self.stack.len() > MAX_STACK {
             return Err(self.large("a stack that is too deep", MAX_STACK as u64));
         }
         Ok(())
+    }
+
+    /// Says what was discarded with the value that was just pushed.
+    #[cold]
+    #[inline(never)]
+    fn push_discarded(&mut self) {
+        if let (Some(d), Some(slot)) = (self.discarded.take(), self.stack.last_mut()) {
+            slot.first = d.first;
+            let n = self.r.arena.get_mut(slot.node);
+            n.before = d.head;
+            n.before_last = d.tail;
+        }
+    }
+
+    /// Pushes a node of which only its kind, `a` and its number are told.
+    #[inline(never)]
+    fn push_small(&mut self, kind: Kind, a: u32, num: u32) -> Result<()> {
+        self.push_new(Node { a, num, ..Node::new(kind) })
     }
 
     #[inline(always)]
@@ -351,11 +373,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     #[inline(never)]
     fn push_inline(&mut self, b: [u8; 8], len: usize) -> Result<()> {
         let w = u64::from_le_bytes(b);
-        let mut n = Node::new(Kind::Inline);
-        n.a = w as u32;
-        n.b = (w >> 32) as u32;
-        n.n = len as u32;
-        self.push(n)
+        self.push_new(Node { a: w as u32, b: (w >> 32) as u32, n: len as u32, ..Node::new(Kind::Inline) })
     }
 
     #[inline(never)]
@@ -387,7 +405,7 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             n.num = self.number()?;
         }
         self.room(0)?;
-        self.push(n)
+        self.push_new(n)
     }
 
     #[inline(never)]
@@ -448,21 +466,26 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             if self.input.bytes().len() < n as usize {
                 self.more(n as usize)?;
             }
-            let found = self.r.names.find(&self.input.bytes()[..n as usize], false);
-            if let Found::Old(id) = found {
-                if self.own.len() < MAX_OWN {
-                    self.own.push((self.numbers, id));
-                }
-                return self.push_own(n as usize);
-            }
             let s = &self.input.bytes()[..n as usize];
-            if s.is_ascii() || std::str::from_utf8(s).is_ok() {
-                if let Found::New(id) = self.r.names.find(s, true) {
+            let utf8 = s.is_ascii() || std::str::from_utf8(s).is_ok();
+            match self.r.names.find(s, utf8) {
+                Found::New(id) => {
                     self.input.consume(n as usize);
-                    let mut node = Node::new(Kind::Name);
-                    node.a = id;
-                    return self.push(node);
+                    return self.push_small(Kind::Name, id, NIL);
                 }
+                Found::Old(id) if self.own.len() < MAX_OWN => self.own.push((self.numbers, id)),
+                _ => {}
+            }
+            if utf8 {
+                let n = n as usize;
+                self.room(n)?;
+                let at = self.r.arena.bytes_end();
+                let out = &mut self.r.arena.bytes;
+                tag(out, OWN);
+                head(out, TEXT, n as u64);
+                out.extend_from_slice(&self.input.bytes()[..n]);
+                self.input.consume(n);
+                return self.push_raw(at, true, IS_TEXT);
             }
             return self.push_own(n as usize);
         }
@@ -529,9 +552,8 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     }
 
     fn push_numbered(&mut self, kind: Kind) -> Result<()> {
-        let mut n = Node::new(kind);
-        n.num = self.number()?;
-        self.push(n)
+        let num = self.number()?;
+        self.push_small(kind, NIL, num)
     }
 
     #[inline(never)]
@@ -1049,13 +1071,9 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
             Some(s) => (s.first, s.before, s.before_last),
             None => (self.r.arena.end(), NIL, NIL),
         };
-        let mut n = Node::new(kind);
         let (head, _, count) = self.take(from);
-        n.a = head;
-        n.n = count;
-        n.num = if kind == Kind::EmptyTuple { NIL } else { self.number()? };
-        n.before = before;
-        n.before_last = before_last;
+        let num = if kind == Kind::EmptyTuple { NIL } else { self.number()? };
+        let mut n = Node { a: head, n: count, num, before, before_last, ..Node::new(kind) };
         if head != NIL && kind != Kind::Inst {
             // What was discarded before its first child was discarded before it.
             let c = self.r.arena.get_mut(head);
@@ -1223,10 +1241,10 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
     fn put(&mut self, at: u32) -> Result<()> {
         let slot = match self.stack.last() {
             Some(_) if self.stack.len() <= self.live => return Err(self.unusual()),
-            Some(s) if s.node != MARK => *s,
+            Some(s) if s.node != MARK => s,
             _ => return Err(self.underflow()),
         };
-        let n = *self.r.arena.get(slot.node);
+        let n = self.r.arena.get(slot.node);
         let value = if n.num != NIL {
             n.num
         } else {
@@ -1235,13 +1253,17 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                 Kind::Ref => n.a,
                 Kind::Raw | Kind::Inline if slot.node.wrapping_add(1) == self.r.arena.end() => {
                     // An atom that is memoized: its identity is kept.
+                    let at = slot.node;
                     let num = self.number()?;
-                    let n = self.r.arena.get_mut(slot.node);
+                    let n = self.r.arena.get_mut(at);
                     n.num = num;
                     n.flags |= IS_SHARED;
                     num
                 }
-                _ => self.keep(n)?,
+                _ => {
+                    let n = *n;
+                    self.keep(n)?
+                }
             }
         };
         if !self.memo.put(at, value) {
@@ -1273,24 +1295,24 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
         Ok(IS_KEPT | (self.kept.len() as u32 - 1))
     }
 
+    #[inline(never)]
     fn get(&mut self, at: u32) -> Result<()> {
         let v = self.memo.get(at);
+        if v < IS_KEPT {
+            let kind = if v < IS_NAME { Kind::Ref } else { Kind::Name };
+            return self.push_new(Node { a: v & !IS_NAME, ..Node::new(kind) });
+        }
         if v == UNSET {
             return Err(self.wrong("there is no such memo entry"));
         }
         self.push_value(v)
     }
 
+    #[inline(never)]
     fn push_value(&mut self, v: u32) -> Result<()> {
-        if v < IS_NAME {
-            let mut n = Node::new(Kind::Ref);
-            n.a = v;
-            return self.push(n);
-        }
         if v < IS_KEPT {
-            let mut n = Node::new(Kind::Name);
-            n.a = v & !IS_NAME;
-            return self.push(n);
+            let kind = if v < IS_NAME { Kind::Ref } else { Kind::Name };
+            return self.push_small(kind, v & !IS_NAME, NIL);
         }
         let mut n = self.kept[(v & !IS_KEPT) as usize];
         if n.kind == Kind::Raw {
@@ -1305,38 +1327,55 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
         self.push(n)
     }
 
-    /// Runs one opcode; true at the end of the pickle.
-    #[inline(always)]
-    fn step(&mut self) -> Result<bool> {
+    /// The next opcode and its argument, little-endian, where fewer than eight bytes are at hand.
+    #[cold]
+    #[inline(never)]
+    fn near_end(&mut self) -> Result<u64> {
         if self.input.bytes().is_empty() {
             self.op = 0;
             if !self.input.fill()? {
                 return Err(Error::corrupt(self.input.offset(), "the input ends inside a pickle, before STOP"));
             }
         }
-        let op = self.input.bytes()[0];
+        self.op = self.input.bytes()[0];
+        self.op_at = self.input.offset();
+        let n = match self.op {
+            b'h' | 0x8c | b'K' => 2,
+            b'M' => 3,
+            b'j' | b'J' => 5,
+            _ => 1,
+        };
+        Ok(le(self.need(n)?))
+    }
+
+    /// Runs one opcode; true at the end of the pickle.
+    #[inline(always)]
+    fn step(&mut self) -> Result<bool> {
+        let word = match self.input.bytes().get(..8).and_then(|w| <[u8; 8]>::try_from(w).ok()) {
+            Some(w) => u64::from_le_bytes(w),
+            None => self.near_end()?,
+        };
+        let op = word as u8;
+        let arg = word >> 8;
         self.op = op;
         self.op_at = self.input.offset();
         match op {
             // Most of what pickles are made of.
             b'h' => {
-                let at = self.need(2)?[1];
                 self.input.consume(2);
-                self.get(at as u32)?;
+                self.get(arg as u8 as u32)?;
             }
             b'j' => {
-                let at = le(&self.need(5)?[1..5]) as u32;
                 self.input.consume(5);
-                self.get(at)?;
+                self.get(arg as u32)?;
             }
             0x94 => {
                 self.input.consume(1);
                 self.put(self.memo.count)?;
             }
             0x8c => {
-                let n = self.need(2)?[1];
                 self.input.consume(2);
-                self.push_text(n as u64)?;
+                self.push_text(arg & 0xff)?;
             }
             b'N' => {
                 self.input.consume(1);
@@ -1445,22 +1484,19 @@ impl<'s, 'i, 'b, 'o, 'p> Machine<'s, 'i, 'b, 'o, 'p> {
                 self.make(Kind::Tuple, at, false)?;
             }
             b'K' => {
-                let v = self.need(2)?[1];
                 self.input.consume(2);
                 self.shows(1);
-                self.push_int(v as i64)?;
+                self.push_int(arg as u8 as i64)?;
             }
             b'M' => {
-                let v = le(&self.need(3)?[1..3]);
                 self.input.consume(3);
                 self.shows(1);
-                self.push_int(v as i64)?;
+                self.push_int(arg as u16 as i64)?;
             }
             b'J' => {
-                let v = le(&self.need(5)?[1..5]) as u32 as i32;
                 self.input.consume(5);
                 self.shows(1);
-                self.push_int(v as i64)?;
+                self.push_int(arg as i32 as i64)?;
             }
             b'.' => {
                 self.input.consume(1);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use torpor::{Code, Error, Result};
 
 use crate::form::REF;
+use crate::names::same;
 use crate::node::{head, tag, text, Refers};
 
 /// How many bytes the keys of one document may have together.
@@ -38,11 +39,7 @@ pub struct Table {
 }
 
 fn hash(part: u32, key: &[u8]) -> u32 {
-    let mut h = 0xcbf2_9ce4_8422_2325_u64 ^ part as u64;
-    for b in key {
-        h = (h ^ *b as u64).wrapping_mul(0x0100_0000_01b3);
-    }
-    (h ^ h >> 31) as u32
+    crate::names::hash(key) ^ part.wrapping_mul(0x9e37_79b9)
 }
 
 /// A record's key where keys crowd.
@@ -102,7 +99,7 @@ impl Table {
         for i in 0..MAX_PROBES {
             let slot = first.wrapping_add(i) & mask;
             let at = self.slots[slot] as usize;
-            if at == 0 || (self.parts[at - 1] == part && self.key(at - 1) == key) {
+            if at == 0 || (self.parts[at - 1] == part && same(self.key(at - 1), key)) {
                 return Some(slot);
             }
         }
@@ -129,9 +126,9 @@ impl Table {
 
     /// Where the numbers of a record begin, which lies in the partition of the record under way.
     #[inline(never)]
-    pub fn find_here(&self, key: &str) -> Option<u32> {
+    pub fn find_here(&self, key: &[u8]) -> Option<u32> {
         let part = *self.parts.last()?;
-        self.get(part, key.as_bytes())
+        self.get(part, key)
     }
 
     /// Drops the numbers from `start` to `end`, `n` of which are there still; false if that is not all.

@@ -1,17 +1,3 @@
-// Package http is the source of services that hand over their state themselves, at a URL of their own:
-//
-//	GET    the state URL   200 and the native state as it is, in no Content-Encoding, or 204 for none
-//	PUT    the state URL   the native state in the body; 2xx once it has replaced what there was
-//	DELETE the state URL   2xx once the service is empty
-//
-// That is all a service needs, in any language. It must take a PUT wholly or not at all, and refuse a
-// body that is not a state of its own with 400 or 422 (then the state file is taken to be damaged), 415
-// for one of a version it does not read, 413 for one that is too large. A body that is cut off must not be
-// taken: the request says its length.
-//
-// The state crosses in a spool both ways: a GET is read to its end before requests to the service go on,
-// and a PUT begins when all that is to be restored is there. So a state file that turns out to be damaged
-// half way never reaches the service.
 package http
 
 import (
@@ -22,6 +8,7 @@ import (
 	nethttp "net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -45,9 +32,10 @@ type Config struct {
 	Service, Part string         // for messages
 	URL           string         // the state URL, http or https; required
 	Header        nethttp.Header // sent with every request, such as Authorization
-	Media         string         // media type of the native state; "" is application/octet-stream
+	Media         string         // media type of the native state; "" is application/octet-stream, with Cursor abi.MediaRecords
 	Timeout       time.Duration  // for one exchange
 	Atomic        bool           // the service gives a consistent state by itself: requests need not be held for GET
+	Cursor        bool           // the service tells what has changed since a cursor; needs Atomic, and records
 	Spool         spool.Config   // where states are kept on their way
 }
 
@@ -56,6 +44,9 @@ type Config struct {
 type Source struct {
 	config Config
 	client *nethttp.Client
+
+	mu   sync.Mutex
+	base string // the cursor that changes are asked for since; "" where none is known
 }
 
 // New makes a source; it sends nothing yet. The error names what is wrong with the configuration.
@@ -63,6 +54,14 @@ func New(config Config) (*Source, error) {
 	u, err := url.Parse(config.URL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, fmt.Errorf("http source: %q is no URL of a service's state, such as http://127.0.0.1:8080/state", config.URL)
+	}
+	switch {
+	case config.Cursor && !config.Atomic:
+		return nil, errors.New("http source: Cursor is set without Atomic: a service that tells what has changed since a moment knows its state at one")
+	case config.Cursor && config.Media != "" && config.Media != abi.MediaRecords:
+		return nil, fmt.Errorf("http source: Cursor is set and Media is %q; what has changed can be told of records only, %s", config.Media, abi.MediaRecords)
+	case config.Cursor:
+		config.Media = abi.MediaRecords
 	}
 	if config.Media == "" {
 		config.Media = "application/octet-stream"
@@ -89,10 +88,33 @@ func (s *Source) AtomicCapture() bool { return s.config.Atomic }
 
 // Capture implements [runtime.Source]: it reads the state to its end. The error wraps abi.ErrNotFound
 // where the service knows no such URL, abi.ErrTooLarge where the state passes Config.Spool.Bytes.
+//
+// With Config.Cursor it is a [runtime.DeltaCapture]. Where that gives a Delta only what has changed was
+// read, and its WriteNative asks the service for all, as it is by then.
 func (s *Source) Capture(ctx context.Context) (runtime.Capture, error) {
-	var state *spool.Spool
-	err := s.exchange(ctx, nethttp.MethodGet, nil, func(ctx context.Context, r *nethttp.Response) (err error) {
-		if r.StatusCode != nethttp.StatusOK && r.StatusCode != nethttp.StatusNoContent {
+	if s.config.Cursor {
+		return s.captureSince(ctx)
+	}
+	a, err := s.get(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	return a.body, nil
+}
+
+// answer is what a service has answered to GET.
+type answer struct {
+	body    *spool.Spool
+	cursor  string // of its moment; "" where there is none
+	changes bool   // body is what has changed, otherwise all of the state
+	growth  int64  // of changes
+}
+
+// get asks for the state, or for what has changed since a cursor.
+func (s *Source) get(ctx context.Context, since string) (a answer, err error) {
+	err = s.exchange(ctx, request{method: nethttp.MethodGet, since: since}, func(ctx context.Context, r *nethttp.Response) (err error) {
+		a.changes = since != "" && r.StatusCode == nethttp.StatusIMUsed
+		if !a.changes && r.StatusCode != nethttp.StatusOK && r.StatusCode != nethttp.StatusNoContent {
 			return fmt.Errorf("%s: a state is answered with 200, none with 204", r.Status)
 		}
 		if coding := r.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
@@ -101,16 +123,27 @@ func (s *Source) Capture(ctx context.Context) (runtime.Capture, error) {
 		if !ends(r) {
 			return errors.New("the answer says neither how long it is nor comes in chunks: where it ends could not be told from a broken connection")
 		}
-		state, err = s.config.Spool.Fill(ctx, func(w io.Writer) error {
+		if s.config.Cursor {
+			if a.cursor, err = cursorIn(r.Header); err != nil {
+				return err
+			}
+		}
+		read := func(w io.Writer) error {
 			_, err := io.Copy(w, r.Body)
 			return err
-		})
+		}
+		if a.changes {
+			var told told
+			if told, err = toldIn(r.Header, since, a.cursor); err != nil {
+				return err
+			}
+			a.growth = told.growth
+			read = func(w io.Writer) error { return told.check(io.TeeReader(r.Body, w)) }
+		}
+		a.body, err = s.config.Spool.Fill(ctx, read)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return state, nil
+	return a, err
 }
 
 // ends reports whether the end of an answer's body is more than the end of its connection.
@@ -128,13 +161,25 @@ func (s *Source) Restore(ctx context.Context, native io.Reader) (err error) {
 		return s.about(err)
 	}
 	defer func() { err = errors.Join(err, state.Close()) }()
-	return s.exchange(ctx, nethttp.MethodPut, state, drain)
+	s.setBase("") // until it is certain what there is
+	return s.exchange(ctx, request{method: nethttp.MethodPut, state: state}, func(ctx context.Context, r *nethttp.Response) error {
+		cursor, cursorErr := "", error(nil)
+		if s.config.Cursor {
+			cursor, cursorErr = cursorIn(r.Header)
+		}
+		err := drain(ctx, r)
+		if err == nil && cursorErr == nil {
+			s.setBase(cursor) // a cursor that is none is as none: the state has been replaced
+		}
+		return err
+	})
 }
 
 // Reset implements [runtime.Source]. The error wraps errors.ErrUnsupported where the service cannot be
 // emptied (405, 501).
 func (s *Source) Reset(ctx context.Context) error {
-	return s.exchange(ctx, nethttp.MethodDelete, nil, drain)
+	s.setBase("")
+	return s.exchange(ctx, request{method: nethttp.MethodDelete}, drain)
 }
 
 // drain reads what a service says besides its status.
@@ -143,8 +188,16 @@ func drain(_ context.Context, r *nethttp.Response) error {
 	return err
 }
 
+// request is what is asked of a service.
+type request struct {
+	method string
+	state  *spool.Spool // the body; nil for none
+	since  string       // the cursor since which changes are asked for; "" for none
+}
+
 // exchange sends one request and hands a good answer to take.
-func (s *Source) exchange(ctx context.Context, method string, state *spool.Spool, take func(context.Context, *nethttp.Response) error) error {
+func (s *Source) exchange(ctx context.Context, q request, take func(context.Context, *nethttp.Response) error) error {
+	method, state := q.method, q.state
 	ctx, cancel := context.WithTimeoutCause(ctx, s.config.Timeout, fmt.Errorf("no end after %v: %w", s.config.Timeout, context.DeadlineExceeded))
 	defer cancel()
 	r, err := nethttp.NewRequestWithContext(ctx, method, s.config.URL, nethttp.NoBody)
@@ -155,6 +208,9 @@ func (s *Source) exchange(ctx context.Context, method string, state *spool.Spool
 		r.Header[name] = values
 	}
 	r.Header.Set("Accept-Encoding", "identity")
+	if q.since != "" {
+		r.Header.Set(headerSince, q.since)
+	}
 	var sent *counted
 	if state != nil {
 		sent = &counted{r: state.Reader()}

@@ -320,7 +320,8 @@ func TestTooLarge(t *testing.T) {
 
 func TestConfiguration(t *testing.T) {
 	for _, c := range []http.Config{{}, {URL: "127.0.0.1:80/state"}, {URL: "ftp://x/"}, {URL: "http://"}, {URL: "http://x/%zz"}, {URL: "http://x", Timeout: -1},
-		{URL: "http://x", Timeout: http.MaxTimeout + 1}, {URL: "http://x", Spool: spool.Config{Memory: -1}}} {
+		{URL: "http://x", Timeout: http.MaxTimeout + 1}, {URL: "http://x", Spool: spool.Config{Memory: -1}},
+		{URL: "http://x", Cursor: true}, {URL: "http://x", Cursor: true, Atomic: true, Media: "application/json"}} {
 		if s, err := http.New(c); err == nil {
 			t.Errorf("%+v passes: %v", c, s)
 		}
