@@ -135,6 +135,10 @@ func printSynced(w io.Writer, body []byte) error {
 	if err := json.Unmarshal(body, &s); err != nil {
 		return fmt.Errorf("the answer is not as torpor's are: %w", err)
 	}
+	if len(s.Parts) == 0 {
+		_, err := fmt.Fprintf(w, "nothing of %s is kept: it has no parts\n", s.Service)
+		return err
+	}
 	for _, part := range s.Parts {
 		if _, err := fmt.Fprintf(w, "%s/%s: generation %d\n", s.Service, part.Part, part.Generation); err != nil {
 			return err

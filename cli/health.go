@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -96,7 +97,8 @@ func printHealth(w io.Writer, h server.Health) error {
 			if p.LastGoodSave != nil {
 				saved = p.LastGoodSave.Format(time.RFC3339)
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%.1f s\t%s\t%s\n", s.Name, s.Status, p.Name, p.Status, p.Generation, p.DirtySeconds, saved, strings.ReplaceAll(p.LastError, "\n", "; "))
+			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%d\t%.1f s\t%s\t%s\n", s.Name, s.Status, p.Name, p.Status, p.Generation, p.DirtySeconds, saved,
+				strings.ReplaceAll(cmp.Or(p.LastError, s.Error), "\n", "; "))
 		}
 	}
 	return tw.Flush()

@@ -120,13 +120,14 @@ func (p *program) runHouse(ctx context.Context, h *house, s *settings, logger *s
 
 // listenAndServe starts the runtime and serves until ctx ends; then srv still has to be shut down.
 func (p *program) listenAndServe(ctx context.Context, h *house, srv *http.Server, address string, logger *slog.Logger) error {
-	_ = h.scripts.Run(ctx, hooks.Start)
-	if err := h.runtime.Start(ctx); err != nil {
-		return err
-	}
+	// First, so that nothing is started where the port is taken. Who connects from now on waits.
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w; is another service on that port? choose one with --listen", address, err)
+	}
+	_ = h.scripts.Run(ctx, hooks.Start)
+	if err := h.runtime.Start(ctx); err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	warnOpen(logger, listener.Addr())
 	served := make(chan error, 1)

@@ -15,8 +15,6 @@ import (
 // statusOf is the one place where errors become HTTP statuses; code is the word in the JSON body.
 func statusOf(err error) (status int, code string) {
 	switch {
-	case errors.Is(err, abi.ErrNotFound):
-		return http.StatusNotFound, "not_found"
 	case errors.Is(err, runtime.ErrBusy):
 		return http.StatusServiceUnavailable, "busy"
 	case errors.Is(err, runtime.ErrExternal):
@@ -25,6 +23,9 @@ func statusOf(err error) (status int, code string) {
 		return http.StatusConflict, "lost"
 	case errors.Is(err, runtime.ErrProcess):
 		return http.StatusServiceUnavailable, "process"
+	// Behind those above: that a service's program is not found does not mean that the service is not.
+	case errors.Is(err, abi.ErrNotFound):
+		return http.StatusNotFound, "not_found"
 	case errors.Is(err, abi.ErrCorrupt):
 		return http.StatusInternalServerError, "corrupt"
 	case errors.Is(err, abi.ErrVersion):

@@ -111,7 +111,7 @@ func (v *visit) enter(ctx context.Context) (leave func(), err error) {
 
 // refuse answers a request that was not let in. Clients that are told 503 try again, those of AWS included.
 func (v *visit) refuse(err error) {
-	code, hint := "service_unavailable", "see /_torpor/health; load the service's state again with POST /_localstack/state/"+v.label+
+	code, hint := "service_unavailable", "see /_torpor/health; if the service's configuration was changed, put it right; load its state again with POST /_localstack/state/"+v.label+
 		"/load, or give it up with POST /_localstack/state/"+v.label+"/reset (not one of a newer format)"
 	message := err.Error()
 	switch {

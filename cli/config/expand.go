@@ -5,11 +5,14 @@ import (
 	"strings"
 )
 
+// placeholders are the words in braces that Expand replaces.
+func placeholders() []string { return []string{"port", "address", "folder", "data"} }
+
 // Expand replaces {port}, {address}, {folder} and {data} in text by what values has under these names. What it
 // does not have, and other words in braces, stay as they are. What was put in is not looked at again.
 func Expand(text string, values map[string]string) string {
 	var pairs []string
-	for _, name := range []string{"port", "address", "folder", "data"} {
+	for _, name := range placeholders() {
 		if v, ok := values[name]; ok {
 			pairs = append(pairs, "{"+name+"}", v)
 		}

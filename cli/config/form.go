@@ -309,6 +309,11 @@ func matchForm(m *Match) group {
 			if m.None && len(m.Hosts)+len(m.Paths)+len(m.Headers)+len(m.AWS) > 0 {
 				r.add(n, at, "has none beside conditions; allowed is one of the two")
 			}
+			for _, p := range m.Paths {
+				if own := "/_torpor"; p == own || strings.HasPrefix(p, own+"/") || p == "/_localstack" || strings.HasPrefix(p, "/_localstack/") {
+					r.add(n, join(at, keyPath), "has %s, which is Torpor's own", p)
+				}
+			}
 			if _, has := m.Headers["Host"]; has {
 				r.add(n, join(at, "header"), "has Host; use match.host")
 			}

@@ -107,6 +107,12 @@ func (v text) read(r *reader, at string, n *node) {
 			return
 		}
 	}
+	if v.folder {
+		if err := misspelt(n.text); err != nil {
+			r.add(n, at, "%v", err)
+			return
+		}
+	}
 	*v.to = n.text
 	if v.folder && !filepath.IsAbs(n.text) && !strings.HasPrefix(n.text, "{data}") && !strings.HasPrefix(n.text, "{folder}") {
 		*v.to = filepath.Join(r.folder, n.text)
@@ -459,6 +465,47 @@ func (v wordList) read(r *reader, at string, n *node) {
 	}
 }
 
+// misspelt tells of a placeholder in s that is none, and looks like one that there is: {prot}. Other words in braces may
+// be meant for the program.
+func misspelt(s string) error {
+	for rest := s; ; {
+		_, after, found := strings.Cut(rest, "{")
+		if !found {
+			return nil
+		}
+		word, _, closed := strings.Cut(after, "}")
+		rest = after
+		if !closed || !matches(`^[a-z]+$`, word) || slices.Contains(placeholders(), word) {
+			continue
+		}
+		for _, p := range placeholders() {
+			if distance(word, p) <= 2 && len(word) >= 3 {
+				return fmt.Errorf("has {%s}; is {%s} meant? There are {%s}", word, p, strings.Join(placeholders(), "}, {"))
+			}
+		}
+	}
+}
+
+// distance is how many letters must be put in, taken out or changed to make a of b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			before, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, before+cost)
+		}
+	}
+	return row[len(b)]
+}
+
 // word reads a scalar as text.
 func (r *reader) word(at string, n *node, numbers, expand bool) (string, bool) {
 	switch {
@@ -475,6 +522,9 @@ func (r *reader) word(at string, n *node, numbers, expand bool) (string, bool) {
 		return n.text, true
 	}
 	s, err := r.environment(n.text)
+	if err == nil {
+		err = misspelt(n.text)
+	}
 	if err != nil {
 		r.add(n, at, "%v", err)
 		return "", false
