@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/torpor-run/torpor/cli/config"
@@ -38,6 +39,7 @@ type built struct {
 	push    map[string]http.Handler // state URLs by part
 	address func() string           // where it listens now; nil: it is in this process
 	exited  func(error)             // is told when the program ends by itself; set before anything is started
+	ended   atomic.Int64            // how often it did
 	close   []func() error
 }
 
@@ -112,7 +114,7 @@ func (b *builder) supervise(s *built) (err error) {
 	s.program, err = supervisor.New(supervisor.Config{Service: s.config.Name, Command: run.Command, Env: run.Env, Folder: run.Folder,
 		Port: run.Port, Ports: b.ports, Ready: s.config.Ready, ReadyTimeout: run.ReadyTimeout, StopTimeout: run.StopTimeout,
 		Restarts: supervisor.Restarts{Most: -1}, // the runtime starts it again, and gives it its state back
-		Exited:   func(e supervisor.Exit) { s.exited(e.Err) },
+		Exited:   func(e supervisor.Exit) { s.ended.Add(1); s.exited(e.Err) },
 		Logger:   b.logger})
 	if err != nil {
 		return err

@@ -52,7 +52,7 @@ func publish(out *server.Config, services []*built, logger *slog.Logger) error {
 // process is what health tells of a service's program.
 func process(s *built) server.Process {
 	st := s.program.Status()
-	p := server.Process{State: string(st.State), PID: st.PID, Address: st.Address, Restarts: st.Restarts}
+	p := server.Process{State: string(st.State), PID: st.PID, Address: st.Address, Restarts: int(s.ended.Load())}
 	if st.Exit != nil {
 		p.LastExit = st.Exit.String()
 	}

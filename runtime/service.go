@@ -56,6 +56,7 @@ type Service struct {
 	giving    bool    // the process runs and is given its state; its end is then kept in exited
 	exited    error
 	deaths    uint64      // how often the process ended by itself
+	deadAt    time.Time   // when it did last
 	resetting bool        // and what is live is half of a reset, of no use if the process dies
 	exits     []time.Time // when it ended by itself, lately
 }

@@ -319,6 +319,7 @@ func (s *Service) ProcessExited(cause error) {
 	s.mu.Lock()
 	s.up = false
 	s.deaths++
+	s.deadAt = time.Now()
 	if s.giving || s.status == StatusStopping {
 		s.exited = cause
 	}
@@ -334,15 +335,15 @@ func (s *Service) ProcessExited(cause error) {
 // service if it may. The caller holds mu, and calls that without it.
 func (s *Service) fell(cause error) (fallen func()) {
 	s.status, s.err, s.ran, s.lived, s.exited = StatusAvailable, cause, !s.resetting, true, nil
-	resetting, again := s.resetting, s.mayRestart()
-	return func() { s.fallen(cause, resetting, again) }
+	resetting, again, at := s.resetting, s.mayRestart(), s.deadAt
+	return func() { s.fallen(cause, at, resetting, again) }
 }
 
-func (s *Service) fallen(cause error, resetting, again bool) {
+func (s *Service) fallen(cause error, at time.Time, resetting, again bool) {
 	if resetting {
 		s.clean()
 	} else {
-		s.countLost()
+		s.countLost(at)
 	}
 	if !again {
 		s.rt.logger.Error("the service's program has ended too often; its next request starts it", "service", s.name, "error", cause)
@@ -365,9 +366,9 @@ func (s *Service) fallen(cause error, resetting, again bool) {
 	})
 }
 
-// countLost puts the dirty marks right after the process died: what the service kept in memory and nobody
+// countLost puts the dirty marks right after the process died, at at: what the service kept in memory and nobody
 // saved is gone, what lies in its files is still to be saved.
-func (s *Service) countLost() {
+func (s *Service) countLost(at time.Time) {
 	if !s.rt.Persistent() {
 		return // nothing ever is
 	}
@@ -379,7 +380,7 @@ func (s *Service) countLost() {
 		if p.offline() {
 			last := p.Dirty.lastMark()
 			p.Dirty.Mark()
-			if !dirty || p.Lag == 0 || time.Since(last) > p.Lag {
+			if !dirty || p.Lag == 0 || at.Sub(last) > p.Lag {
 				continue
 			}
 			since = last // may not have been written yet
@@ -479,6 +480,12 @@ func (s *Service) suspend(ctx context.Context, event *SleepEvent) error {
 		return dirty && !stays(p)
 	}); err != nil {
 		return s.goOn(err)
+	}
+	s.mu.Lock()
+	died := s.exited
+	s.mu.Unlock()
+	if died != nil { // before it may have written all
+		return s.goOn(died)
 	}
 	stopping := time.Now()
 	// From here on whoever asked for it may go: a program that is killed for it may not have written all, and what it

@@ -187,6 +187,17 @@ func beginProgram(t *testing.T, fsys vfs.FS, files *table, change func(*runtime.
 
 func (l *life) status() runtime.Status { return l.svc.Status().Status }
 
+// kill ends the program and tells the runtime so.
+func (l *life) kill(p *program) {
+	p.die()
+	l.svc.ProcessExited(errors.New("ended with SIGKILL"))
+}
+
+func (l *life) runsAgain(t *testing.T) {
+	t.Helper()
+	eventually(t, "running again", func() bool { return l.status() == runtime.StatusRunning })
+}
+
 func TestRequestStartsTheProgram(t *testing.T) {
 	l, p := beginProgram(t, vfs.NewMem(), nil, nil)
 	if p.running() || l.status() != runtime.StatusAvailable {
@@ -306,8 +317,7 @@ func TestDeadProgramIsStartedAgain(t *testing.T) {
 	p.set(t, l.svc, "a", "1")
 	l.save(t)
 	p.set(t, l.svc, "b", "2")
-	p.die()
-	l.svc.ProcessExited(errors.New("ended with SIGKILL"))
+	l.kill(p)
 	eventually(t, "started again", func() bool { return l.status() == runtime.StatusRunning })
 	l.wants(t, map[string]string{"a": "1"}) // what memory held and nobody saved is gone, and that is said
 	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1", "b": "2"}) {
@@ -862,9 +872,8 @@ func TestSyncAfterALoss(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.set(t, l.svc, "b", "2")
-		p.die()
-		l.svc.ProcessExited(errors.New("ended with SIGKILL"))
-		eventually(t, "running again", func() bool { return l.status() == runtime.StatusRunning })
+		l.kill(p)
+		l.runsAgain(t)
 		for range 2 {
 			if _, err := l.svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
 				t.Fatalf("sync after a loss: %v", err)
@@ -900,9 +909,8 @@ func TestTornFilesAreReplaced(t *testing.T) {
 		defer files.mu.Unlock()
 		files.capErr = nil
 	}
-	p.die()
-	l.svc.ProcessExited(errors.New("ended with SIGKILL"))
-	eventually(t, "running again", func() bool { return l.status() == runtime.StatusRunning })
+	l.kill(p)
+	l.runsAgain(t)
 	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1"}) {
 		t.Errorf("files are %v", got)
 	}
@@ -967,7 +975,7 @@ func TestProgramDiesInCapture(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			eventually(t, "running again", func() bool { return l.status() == runtime.StatusRunning })
+			l.runsAgain(t)
 			l.wants(t, map[string]string{"a": "1"})
 			want := map[string]string{"a": "1", "b": "2"}
 			if name == "reset" { // it was told to go wholly or not at all
@@ -1018,5 +1026,477 @@ func TestStopWaitsForTheLag(t *testing.T) {
 		if err := l.end(t); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// tripped is files whose restore is disturbed: once, before anything is replaced.
+type tripped struct {
+	*disk
+	trip func() error // nil: not any more
+}
+
+func (d *tripped) Restore(ctx context.Context, native io.Reader) error {
+	if trip := d.trip; trip != nil {
+		d.trip = nil
+		if err := trip(); err != nil {
+			return err
+		}
+	}
+	return d.disk.Restore(ctx, native)
+}
+
+func beginTripped(t *testing.T, fsys vfs.FS, change func(*runtime.ServiceConfig)) (*life, *program, *tripped) {
+	t.Helper()
+	var d *tripped
+	l, p := beginProgram(t, fsys, newTable(), func(sc *runtime.ServiceConfig) {
+		files, _ := sc.Parts[1].Source.(*disk)
+		d = &tripped{disk: files}
+		sc.Parts[1].Source = d
+		if change != nil {
+			change(sc)
+		}
+	})
+	return l, p, d
+}
+
+// A load for which the program was stopped, and which then fails, leaves no empty memory to be saved over what is
+// saved, and no program whose end nobody notices.
+func TestLoadThatFailsAfterTheStop(t *testing.T) {
+	l, p, d := beginTripped(t, vfs.NewMem(), nil)
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	p.set(t, l.svc, "b", "2")
+	d.trip = func() error { return errors.New("the disk is full") }
+	if _, err := l.svc.Load(t.Context()); err == nil || !p.running() || l.status() != runtime.StatusRunning {
+		t.Fatalf("error %v, running %v, status %v", err, p.running(), l.status())
+	}
+	l.wants(t, map[string]string{"a": "1"})
+	if got := d.all(); got["b"] != "2" {
+		t.Errorf("files are %v", got)
+	}
+	if _, err := l.svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
+		t.Errorf("b was in memory, was not saved and is gone; sync says %v", err)
+	}
+	n := p.starts.Load()
+	l.kill(p)
+	eventually(t, "started again", func() bool { return p.starts.Load() > n && l.status() == runtime.StatusRunning })
+	l.wants(t, map[string]string{"a": "1"})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whoever asked for a load may go: a service that sleeps is not one whose state cannot be loaded, and files that are
+// newer than what is saved stay.
+func TestLoadThatIsCancelled(t *testing.T) {
+	for name, asleep := range map[string]bool{"asleep": true, "awake": false} {
+		l, p, d := beginTripped(t, vfs.NewMem(), nil)
+		p.set(t, l.svc, "a", "1")
+		l.save(t)
+		if asleep {
+			if err := l.svc.Sleep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			p.set(t, l.svc, "b", "2")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		d.trip = func() error { cancel(); return context.Cause(ctx) }
+		if _, err := l.svc.Load(ctx); !errors.Is(err, context.Canceled) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := l.svc.Wake(t.Context()); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if got := d.all(); !asleep && got["b"] != "2" {
+			t.Errorf("%s: what was acknowledged is gone, without a word: %v", name, got)
+		}
+		l.wants(t, map[string]string{"a": "1"})
+		if err := l.end(t); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A program that dies while it is given its state back is given it when it is started again, however states are
+// loaded.
+func TestProgramDiesInLoadWithManualLoading(t *testing.T) {
+	var b *breaking
+	l, p := beginProgram(t, vfs.NewMem(), nil, func(sc *runtime.ServiceConfig) {
+		sc.Load = runtime.LoadManual
+		o, _ := sc.Parts[0].Source.(online)
+		b = &breaking{online: o}
+		sc.Parts[0].Source = b
+	})
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	b.fail = func() {
+		p.die()
+		l.svc.ProcessExited(errors.New("ended with SIGSEGV"))
+	}
+	if _, err := l.svc.Load(t.Context()); !errors.Is(err, runtime.ErrProcess) {
+		t.Fatal(err)
+	}
+	p.set(t, l.svc, "b", "2")
+	l.wants(t, map[string]string{"a": "1", "b": "2"})
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hurried is a program that is killed when whoever waits for its end goes.
+type hurried struct {
+	*program
+	onStop func()
+	killed atomic.Bool
+}
+
+func (h *hurried) Stop(ctx context.Context) error {
+	h.onStop()
+	if ctx.Err() != nil && h.running() {
+		h.killed.Store(true)
+		h.die()
+		return nil
+	}
+	return h.program.Stop(ctx)
+}
+
+// A program that is being put to sleep may take its time, though whoever asked for it goes, or the runtime ends.
+func TestStopIsNotHurried(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		var h *hurried
+		files := newTable()
+		l, p := beginProgram(t, vfs.NewMem(), files, func(sc *runtime.ServiceConfig) {
+			p, _ := sc.Process.(*program)
+			h = &hurried{program: p}
+			sc.Process = h
+			if closes {
+				sc.Idle = runtime.MinIdle
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		closing := make(chan error, 1)
+		var once sync.Once
+		h.onStop = func() {
+			once.Do(func() {
+				if !closes {
+					cancel()
+					return
+				}
+				go func() { closing <- l.Close(context.Background()) }()
+				time.Sleep(50 * time.Millisecond)
+			})
+		}
+		p.set(t, l.svc, "a", "1")
+		if closes {
+			if err := <-closing; err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			if err := l.svc.Sleep(ctx); err != nil {
+				t.Errorf("stopped, and not saved: %v", err)
+			}
+		}
+		cancel()
+		if h.killed.Load() || files.all()["stopped"] == "" {
+			t.Errorf("close %v: the program was killed while it wrote", closes)
+		}
+		if st := l.svc.Status().Parts[1]; !st.DirtySince.IsZero() || st.Generation == 0 {
+			t.Errorf("close %v: not saved: %+v", closes, st)
+		}
+		if err := l.end(t); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Where the files of one part are torn, those of all are replaced, and what all lose is told.
+func TestTornFilesOfSeveralParts(t *testing.T) {
+	more := newTable()
+	files := newTable()
+	l, p := beginProgram(t, vfs.NewMem(), files, func(sc *runtime.ServiceConfig) {
+		part := sc.Parts[1]
+		part.Name, part.Source, part.Dirty = "more", offlineTable{more}, &more.dirty
+		sc.Parts = append(sc.Parts, part)
+	})
+	p.set(t, l.svc, "a", "1")
+	more.write("a", "1")
+	l.save(t)
+	p.set(t, l.svc, "b", "2")
+	more.write("b", "2")
+	l.save(t)
+	more.write("c", "3")
+	more.dirty.Mark()
+	files.mu.Lock()
+	files.capErr = errors.New("it ends in the middle")
+	files.mu.Unlock()
+	p.onStart = func() {
+		files.mu.Lock()
+		defer files.mu.Unlock()
+		files.capErr = nil
+	}
+	l.kill(p)
+	l.runsAgain(t)
+	if got := more.all(); !maps.Equal(got, map[string]string{"a": "1", "b": "2"}) {
+		t.Errorf("files are %v", got)
+	}
+	if err := l.svc.Status().Parts[2].Err; !errors.Is(err, runtime.ErrLost) {
+		t.Errorf("c is gone, and the part says %v", err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type offlineTable struct{ *table }
+
+func (offlineTable) Offline() bool { return true }
+
+// A program that was put to sleep, and left what is no state, does not have to start from that.
+func TestTornFilesOfASleeper(t *testing.T) {
+	files := newTable()
+	l, p := beginProgram(t, vfs.NewMem(), files, nil)
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	p.set(t, l.svc, "b", "2")
+	files.mu.Lock()
+	files.capErr = errors.New("it ends in the middle")
+	files.mu.Unlock()
+	if err := l.svc.Sleep(t.Context()); err == nil {
+		t.Fatal("no error")
+	}
+	p.onStart = func() {
+		files.mu.Lock()
+		defer files.mu.Unlock()
+		files.capErr = nil
+	}
+	if err := l.svc.Wake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1"}) {
+		t.Errorf("files are %v", got)
+	}
+	if _, err := l.svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
+		t.Errorf("sync after a loss: %v", err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A save that had nothing to save has saved nothing over on purpose.
+func TestSaveOfNothingKeepsWhatIsUnread(t *testing.T) {
+	fsys := vfs.NewMem()
+	l := begin(t, fsys, nil)
+	l.table.put("a", "1")
+	l.save(t)
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+	l = begin(t, fsys, func(_ *life, cfg *runtime.Config) {
+		cfg.Services[0].Load, cfg.Services[0].Save = runtime.LoadManual, runtime.SaveOnShutdown
+	})
+	l.save(t)
+	l.table.put("b", "2")
+	if _, err := l.svc.Sync(t.Context()); err == nil {
+		t.Error("what is saved was replaced, though nobody has loaded it")
+	}
+	if err := l.end(t); err == nil {
+		t.Error("what is saved was replaced at the end")
+	}
+}
+
+// A load under way when the runtime closes leaves no program running.
+func TestCloseDuringLoad(t *testing.T) {
+	for _, save := range runtime.SaveStrategies() {
+		l, p, d := beginTripped(t, vfs.NewMem(), func(sc *runtime.ServiceConfig) { sc.Save = save })
+		p.set(t, l.svc, "a", "1")
+		l.save(t)
+		closed := make(chan error, 1)
+		d.trip = func() error {
+			go func() { closed <- l.Close(context.Background()) }()
+			time.Sleep(50 * time.Millisecond)
+			return nil
+		}
+		_, _ = l.svc.Load(t.Context())
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+		if p.running() {
+			t.Errorf("%s: it runs on after the runtime's end", save)
+		}
+		if err := l.dir.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What was captured before the service may have written it, and is lost with its program, is told.
+func TestEarlySaveAndADeath(t *testing.T) {
+	const lag = 2 * time.Second
+	for _, name := range []string{"store", "assets"} {
+		l, p := beginProgram(t, vfs.NewMem(), newTable(), func(sc *runtime.ServiceConfig) {
+			sc.Save, sc.FlushInterval = runtime.SaveScheduled, runtime.MinFlushInterval
+			for i := range sc.Parts {
+				if sc.Parts[i].Name == name {
+					sc.Parts[i].Lag = lag
+				}
+			}
+		})
+		svc := l.svc
+		l.ser.pause = func() { // while it is saved
+			p.die()
+			svc.ProcessExited(errors.New("ended with SIGKILL"))
+		}
+		p.set(t, svc, "a", "1")
+		eventually(t, "saved", func() bool { return svc.Status().Parts[1].Generation > 0 })
+		l.runsAgain(t)
+		if _, err := svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
+			t.Errorf("%s: a may be lost, and sync says %v", name, err)
+		}
+		if err := l.svc.Save(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.end(t); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A change that is told when the program that took it has died already is lost, and told so.
+func TestChangeToldAfterTheDeath(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), nil, nil)
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	leave, err := l.svc.Enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.mu.Lock()
+	p.memory.write("b", "2")
+	p.ready = make(chan struct{})
+	p.mu.Unlock()
+	l.kill(p)
+	l.svc.Changed() // the answer was on its way
+	leave()
+	close(p.ready)
+	l.runsAgain(t)
+	if _, err := l.svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
+		t.Errorf("sync says %v", err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whether something has changed is told once: who asks at the same time must not take the other's answer for no.
+func TestChangesAskedAtOnce(t *testing.T) {
+	asked := make(chan struct{})
+	var changed atomic.Bool
+	var calls atomic.Int64
+	l, p := beginProgram(t, vfs.NewMem(), nil, func(sc *runtime.ServiceConfig) {
+		sc.Changes = func(context.Context) (bool, error) {
+			told := changed.Swap(false)
+			if calls.Add(1) == 1 {
+				close(asked)
+				time.Sleep(100 * time.Millisecond)
+			}
+			return told, nil
+		}
+	})
+	l.enterOnce(t)
+	p.memory.write("a", "1")
+	changed.Store(true)
+	first := make(chan error, 1)
+	go func() { _, err := l.svc.Sync(t.Context()); first <- err }()
+	<-asked
+	parts, err := l.svc.Sync(t.Context())
+	if err != nil || parts[0].Generation == 0 {
+		t.Errorf("sync says %v, %v, and nothing is saved", parts, err)
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stuck is a table whose restore waits for the end of its context.
+type stuck struct {
+	online
+	waits chan struct{}
+}
+
+func (s *stuck) Restore(ctx context.Context, native io.Reader) error {
+	if w := s.waits; w != nil {
+		s.waits = nil
+		close(w)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return s.online.Restore(ctx, native)
+}
+
+// What a dead program left in its files is saved at the end, though it was being woken.
+func TestCloseDuringTheRestoreAfterADeath(t *testing.T) {
+	fsys := vfs.NewMem()
+	var s *stuck
+	l, p := beginProgram(t, fsys, newTable(), func(sc *runtime.ServiceConfig) {
+		o, _ := sc.Parts[0].Source.(online)
+		s = &stuck{online: o}
+		sc.Parts[0].Source = s
+	})
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	p.disk.write("b", "2")
+	p.disk.dirty.Mark()
+	waits := make(chan struct{})
+	s.waits = waits
+	l.kill(p)
+	<-waits
+	if err := l.end(t); err != nil {
+		t.Error(err)
+	}
+	files := newTable()
+	l, _ = beginProgram(t, fsys, files, nil)
+	l.enterOnce(t)
+	if got := files.all(); got["b"] != "2" {
+		t.Errorf("files are %v", got)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A program that dies while it is given the time to write late, before it is put to sleep, may not have written all:
+// that is told, and it is started again.
+func TestDeathBeforeSleep(t *testing.T) {
+	l, p := beginProgram(t, vfs.NewMem(), newTable(), func(sc *runtime.ServiceConfig) {
+		sc.Parts = sc.Parts[1:]
+		sc.Parts[0].Lag = 500 * time.Millisecond
+	})
+	for _, cancelled := range []bool{false, true} {
+		p.set(t, l.svc, "a", "1")
+		ctx, cancel := context.WithCancel(t.Context())
+		slept := make(chan error, 1)
+		go func() { slept <- l.svc.Sleep(ctx) }()
+		eventually(t, "on its way", func() bool { return l.status() == runtime.StatusStopping })
+		l.kill(p)
+		if cancelled {
+			cancel()
+		}
+		if err := <-slept; err == nil {
+			t.Error("no error")
+		}
+		cancel()
+		eventually(t, "running again", func() bool { return l.status() == runtime.StatusRunning && p.running() })
+		if _, err := l.svc.Sync(t.Context()); !errors.Is(err, runtime.ErrLost) {
+			t.Errorf("sync says %v", err)
+		}
+		l.save(t)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
 	}
 }
