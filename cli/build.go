@@ -226,12 +226,22 @@ func (b *builder) located(s *built, part config.Part) (runtime.Source, error) {
 	if _, err := at("127.0.0.1:1"); err != nil { // what is wrong with it is to be told now
 		return nil, err
 	}
-	l := &located{at: func() (runtime.Source, error) {
+	// One source for as long as the service listens there: it knows what has been saved, by cursors.
+	var last string
+	var made runtime.Source
+	l := &located{at: func() (_ runtime.Source, err error) {
 		address := s.address()
 		if address == "" {
 			return nil, fmt.Errorf("service %s has not been started yet", s.config.Name)
 		}
-		return at(address)
+		if address != last {
+			last = ""
+			if made, err = at(address); err != nil {
+				return nil, err
+			}
+			last = address
+		}
+		return made, nil
 	}}
 	if part.Source.HTTP != nil {
 		l.atomic = part.Source.HTTP.Atomic

@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+mod guess;
 mod inspect;
 mod load;
 mod memory;

@@ -8,7 +8,7 @@ use crate::path::{plain, unescape, Settings, END, MAX_OPEN};
 use crate::print;
 use crate::save::{grow, BOM, MAX_RECORD_BYTES};
 use crate::scan::{put_bytes, Scan, Stop, TRUE};
-use crate::style::{is_space, Gap, Place, Style};
+use crate::style::{is_space, put, Gap, Place, Style};
 use crate::word::equal;
 
 /// How many bytes may stand behind opened objects and arrays, together, where that is not as the style says.
@@ -123,12 +123,22 @@ struct Frame {
     inside: (usize, usize),        // what stands in it if it stays empty, in `spaces`
     after: Option<(usize, usize)>, // and behind it
     path_end: usize,
-    number: u64, // of this object in the text, as save counts
-    place: u64,  // from which on an entry of an array may stand
+    number: u64,  // of this object in the text, as save counts
+    names: usize, // of open objects, when it was opened
+    place: u64,   // from which on an entry of an array may stand
 }
 
-const NO_FRAME: Frame =
-    Frame { object: false, empty: true, spaced: false, inside: (0, 0), after: None, path_end: 0, number: 0, place: 0 };
+const NO_FRAME: Frame = Frame {
+    object: false,
+    empty: true,
+    spaced: false,
+    inside: (0, 0),
+    after: None,
+    path_end: 0,
+    number: 0,
+    names: 0,
+    place: 0,
+};
 
 /// What a record says beside its value: white space that is not as the style says.
 #[derive(Clone, Copy, Default)]
@@ -211,40 +221,67 @@ impl<'m> Loader<'m> {
         }
     }
 
-    /// A record as most are: of an entry of the innermost object, under a name without escapes, with nothing
-    /// around it. `None` if it is another one, with nothing done.
+    /// A record as most are: of an entry of the innermost object or array, under a name without escapes or in its
+    /// place, with nothing around it but what the style says. `None` if it is another one, with nothing done.
     #[inline(always)]
     fn quick(&mut self, t: &[u8], p: usize) -> Option<Scan<usize>> {
-        let level = self.level;
-        let f = self.frames.get(level.wrapping_sub(1)).filter(|f| f.object)?;
-        let number = f.number;
-        if !self.m.scanner.style.compact || self.m.scanner.style.ascii {
-            return None;
+        if self.m.scanner.style.compact {
+            self.quick_as::<true>(t, p)
+        } else {
+            self.quick_as::<false>(t, p)
         }
+    }
+
+    #[inline(always)]
+    fn quick_as<const COMPACT: bool>(&mut self, t: &[u8], p: usize) -> Option<Scan<usize>> {
+        let level = self.level;
+        let f = self.frames.get(level.wrapping_sub(1))?;
         let (_, key, v) = parts(t, p).ok()?;
-        let (end, empty) = (f.path_end, f.empty);
+        let (end, empty, object, number) = (f.path_end, f.empty, f.object, f.number);
         if key.get(end) != Some(&b'/') || !equal(key.get(..end)?, self.m.path.get().get(..end)?) {
             return None;
         }
         if matches!(t.get(v), None | Some(0xd8)) {
             return None;
         }
+        let token = &key[end + 1..];
+        let place = if object { None } else { digits(token) };
+        if place.map_or(false, |place| place < f.place) {
+            return None;
+        }
         let out = self.m.out.get();
+        let style = &self.m.scanner.style;
         let mut n = self.n;
         out[n] = b',';
         n += !empty as usize;
-        n = print::plain_name(t, v - (key.len() - end - 1), v, out, n)?;
+        if !COMPACT {
+            n = style.put(if empty { Place::Open } else { Place::Comma }, level, out, n)?;
+        }
+        if place.is_none() {
+            let named = print::plain_name(t, v - token.len(), v, style.ascii, out, n)?;
+            if object {
+                n = named;
+            } else if !token.contains(&b'=') {
+                return None; // what has been printed is not kept
+            }
+            if object && !COMPACT {
+                n = put(out, n - 1, style.before_colon.get())?;
+                *out.get_mut(n)? = b':';
+                n = put(out, n + 1, style.colon.get())?;
+            }
+        }
         let (q, n) = match print::value(&mut self.m.scanner, t, v, out, n, level) {
             Ok(ends) => ends,
             Err(stop) => return Some(Err(stop)),
         };
-        if !self.m.names.once(hash(number, &key[end + 1..])) {
+        if place.is_none() && !self.m.names.once(hash(number, token)) {
             return Some(Err(Stop::Bad(p, ONCE)));
         }
         self.n = n;
         let f = &mut self.frames[level - 1];
         f.empty = false;
         f.spaced = false;
+        f.place = place.map_or(f.place, |place| place + 1);
         Some(Ok(q))
     }
 
@@ -293,6 +330,7 @@ impl<'m> Loader<'m> {
 
     /// Keeps that an entry has been written, which is then the last one, if it may stand there.
     fn told(&mut self, p: usize, level: usize, token: &[u8], spaced: bool) -> Scan<()> {
+        self.closed(level);
         let f = &mut self.frames[level - 1];
         let name = plain(token);
         if !f.object && name.iter().all(u8::is_ascii_digit) {
@@ -308,8 +346,16 @@ impl<'m> Loader<'m> {
         }
         f.empty = false;
         f.spaced = spaced;
-        self.level = level;
         Ok(())
+    }
+
+    /// Keeps that what is more than `level` deep has been closed.
+    #[inline(always)]
+    fn closed(&mut self, level: usize) {
+        if level < self.level {
+            self.m.names.close(self.frames[level].names);
+            self.level = level;
+        }
     }
 
     /// A record whose value is more than a value: an object or array that is opened, or one that is spaced
@@ -368,8 +414,14 @@ impl<'m> Loader<'m> {
     fn push(&mut self, p: usize, object: bool, inside: Option<&[u8]>) -> Scan<()> {
         let inside = self.keep(p, inside.unwrap_or(b""))?;
         self.objects += 1;
-        self.frames[self.level] =
-            Frame { object, inside, path_end: self.m.path.len(), number: self.objects, ..NO_FRAME };
+        self.frames[self.level] = Frame {
+            object,
+            inside,
+            path_end: self.m.path.len(),
+            number: self.objects,
+            names: self.m.names.open(),
+            ..NO_FRAME
+        };
         self.level += 1;
         Ok(())
     }
@@ -433,7 +485,8 @@ impl<'m> Loader<'m> {
             return Err(Stop::Bad(v, "white space"));
         }
         let closed = level < self.level;
-        (self.level, self.n) = (level, n);
+        self.closed(level);
+        self.n = n;
         if self.frames[level - 1].after.is_some() {
             return Err(Stop::Bad(p, ONCE));
         }
@@ -549,6 +602,20 @@ fn parts(t: &[u8], p: usize) -> Scan<(usize, &[u8], usize)> {
     let (_, at) = print::string(t, p + 1, 3, "a partition in text")?;
     let (key, v) = print::string(t, at, 3, "a key in text")?;
     Ok((at, key, v))
+}
+
+/// The number that a token is, if it is one of at most 18 digits.
+#[inline(always)]
+fn digits(token: &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for b in token {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number * 10 + digit as u64;
+    }
+    Some(number).filter(|_| matches!(token.len(), 1..=18))
 }
 
 /// Reads tag 27 at `v`: what it is, what it says, and where the value or the end is.

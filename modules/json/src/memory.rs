@@ -50,6 +50,7 @@ impl Memory {
     /// As it was before the first call.
     pub fn clear(&mut self) {
         self.names.clear();
+        self.scanner.names.clear();
         self.path.clear();
         self.parts.clear();
         self.out.large = None;

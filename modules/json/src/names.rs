@@ -14,13 +14,20 @@ const FIRST: (usize, usize) = (1 << 17, 1 << 11);
 const SECOND: (usize, usize) = (1 << 22, 1 << 16);
 const THIRD: usize = 1 << 25;
 
-/// How large a table of hashes may be: for one and a half million names.
-const MOST: usize = 1 << 21;
+/// How many slots the first table of hashes has, and the last, for one and a half million names. Each is four times
+/// the one before.
+const SLOTS: usize = FIRST.0 / 64;
+const MOST: usize = SLOTS << 10;
+
+/// How many names of open objects are kept beside the table, in their order.
+const LAST: usize = 3 << 10;
 
 /// The names of all objects of a text.
 pub struct Names {
     count: usize,
-    wide: bool, // to load: the first table is not enough
+    slots: usize,      // to load: of the table
+    open: usize,       // to load: how many names are those of open objects,
+    last: [u64; LAST], // and their hashes
     first: [u64; FIRST.0 / 64],
     second: [u64; SECOND.0 / 64],
     third: Option<Vec<u64>>, // nothing is zeros, which take no room in the module
@@ -28,7 +35,15 @@ pub struct Names {
 
 impl Names {
     pub const fn new() -> Names {
-        Names { count: 0, wide: false, first: [0; FIRST.0 / 64], second: [0; SECOND.0 / 64], third: None }
+        Names {
+            count: 0,
+            slots: 0,
+            open: 0,
+            last: [0; LAST],
+            first: [0; FIRST.0 / 64],
+            second: [0; SECOND.0 / 64],
+            third: None,
+        }
     }
 
     /// Forgets all.
@@ -36,12 +51,11 @@ impl Names {
         if self.count > 0 {
             self.first.fill(0);
         }
-        if self.wide || self.count > FIRST.1 {
+        if self.count > FIRST.1 || self.slots > SLOTS {
             self.second.fill(0);
         }
-        self.wide = false;
         self.third = None;
-        self.count = 0;
+        (self.count, self.slots, self.open) = (0, SLOTS, 0);
     }
 
     /// Whether the name of this hash was added; it may say so of one that was not.
@@ -73,69 +87,132 @@ impl Names {
     }
 }
 
-/// To load: the tables are those of the filters, as long as they do.
+/// To load: the tables lie in the filters, as long as they do. Memory is not touched before it is needed: for most
+/// states it would take longer than all else that is done for their names.
 impl Names {
     /// Adds the name of a record by its hash; false if it was there.
     #[inline(always)]
     pub fn once(&mut self, hash: u64) -> bool {
-        let table = match (&mut self.third, self.wide) {
-            (Some(third), _) => &mut third[..],
-            (None, false) => &mut self.first[..],
-            (None, true) => &mut self.second[..],
-        };
-        let mask = table.len() - 1;
-        let mut at = hash as usize & mask;
-        loop {
-            match table.get_mut(at) {
-                Some(slot) if *slot == hash => return false,
-                Some(slot) if *slot == 0 => {
-                    // A quarter is left free, so that there is an end to every search.
-                    if self.count < mask / 4 * 3 {
-                        *slot = hash;
-                        self.count += 1;
-                    } else if self.widen() {
-                        return self.once_more(hash);
-                    }
-                    return true;
-                }
-                _ => at = (at + 1) & mask,
+        if self.slots > SLOTS {
+            return self.once_of_many(hash);
+        }
+        let mut at = hash as usize % SLOTS;
+        while self.first[at] != 0 {
+            if self.first[at] == hash {
+                return false;
             }
+            at = (at + 1) % SLOTS;
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn once_more(&mut self, hash: u64) -> bool {
-        self.once(hash)
-    }
-
-    /// Goes on to a larger table, if there may be one and is memory for it; else the names in this one are
-    /// those that are known.
-    #[cold]
-    #[inline(never)]
-    fn widen(&mut self) -> bool {
-        if !self.wide {
-            self.wide = true;
-            for hash in self.first.iter().filter(|h| **h != 0) {
-                put(&mut self.second, *hash);
-            }
-            return true;
+        if self.count == most(SLOTS) {
+            self.make_room();
+            return self.once_of_many(hash);
         }
-        let had = self.third.as_deref().unwrap_or(&self.second);
-        let size = MOST.min(had.len() * 8);
-        if size == had.len() {
-            return false;
-        }
-        let mut third = match zeros(size) {
-            Some(third) => third,
-            None => return false,
-        };
-        for hash in had.iter().filter(|h| **h != 0) {
-            put(&mut third, *hash);
-        }
-        self.third = Some(third);
+        self.first[at] = hash;
+        self.added(hash);
         true
     }
+
+    #[inline(never)]
+    fn once_of_many(&mut self, hash: u64) -> bool {
+        loop {
+            let slots = self.slots;
+            let table = self.table();
+            let mut at = hash as usize % slots;
+            while table[at] != 0 {
+                if table[at] == hash {
+                    return false;
+                }
+                at = (at + 1) % slots;
+            }
+            if self.count < most(slots) {
+                self.table()[at] = hash;
+                self.added(hash);
+                return true;
+            }
+            if !self.make_room() {
+                return true;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn added(&mut self, hash: u64) {
+        self.count += 1;
+        if let Some(last) = self.last.get_mut(self.open) {
+            *last = hash;
+        }
+        self.open += 1;
+    }
+
+    /// How many names the objects that are open have.
+    #[inline(always)]
+    pub fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Forgets all names but those that there were: the others' objects are closed and no record can be in them.
+    #[inline(always)]
+    pub fn close(&mut self, open: usize) {
+        self.open = self.open.min(open);
+    }
+
+    /// Makes room for more names: puts only those of open objects back, if they are few, or else goes on to a larger
+    /// table, if there may be one and is memory for it. If not, the names in this one are those that are known.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self) -> bool {
+        let slots = self.slots;
+        if self.open <= LAST.min(most(slots) / 2) {
+            self.table().fill(0);
+            for i in 0..self.open {
+                let hash = self.last[i];
+                put(self.table(), hash);
+            }
+            self.count = self.open;
+            return true;
+        }
+        if slots == MOST {
+            return false;
+        }
+        let size = slots * 4;
+        let (low, high) = self.second.split_at_mut(size.min(SECOND.0 / 64));
+        let mut third = None;
+        let larger = if size < SECOND.0 / 64 {
+            &mut high[..size]
+        } else {
+            third = zeros(size);
+            match &mut third {
+                Some(third) => &mut third[..],
+                None => return false,
+            }
+        };
+        let had = match &self.third {
+            Some(had) => &had[..],
+            None if slots == SLOTS => &self.first[..],
+            None => &low[slots..2 * slots],
+        };
+        for hash in had.iter().filter(|h| **h != 0) {
+            put(larger, *hash);
+        }
+        self.slots = size;
+        self.third = third;
+        true
+    }
+
+    /// The table, each in memory of its own.
+    #[inline(always)]
+    fn table(&mut self) -> &mut [u64] {
+        match &mut self.third {
+            Some(third) => third,
+            None if self.slots == SLOTS => &mut self.first,
+            None => &mut self.second[self.slots..2 * self.slots],
+        }
+    }
+}
+
+/// How many names go into a table: a quarter is left free, so that there is an end to every search.
+const fn most(slots: usize) -> usize {
+    slots / 4 * 3
 }
 
 /// Puts a hash into a table that has room.
@@ -188,9 +265,12 @@ pub fn hash(object: u64, name: &[u8]) -> u64 {
         h ^= h >> 29;
         at += 8;
     }
+    // What is left, the last byte lowest.
     let mut tail = 0;
-    for b in &name[at..] {
-        tail = tail << 8 | *b as u64;
+    let left = name.len() - at;
+    match name.len().checked_sub(8).and_then(|last| crate::word::word(name, last)) {
+        Some(last) => tail = last.swap_bytes() & ((1 << (8 * left)) - 1),
+        None => name[at..].iter().for_each(|b| tail = tail << 8 | *b as u64),
     }
     h = (h ^ tail).wrapping_mul(K);
     h ^= h >> 32;
@@ -234,6 +314,27 @@ mod tests {
         assert!((0..n).all(|i| names.once(hash(9, &u64::to_le_bytes(i)))));
         let known = (0..n).filter(|i| !names.once(hash(9, &i.to_le_bytes()))).count();
         assert!(known > 1_500_000, "{known}");
+    }
+
+    /// Names of closed objects are forgotten, those of open ones never, however many there were between.
+    #[test]
+    fn keeps_what_is_open() {
+        let mut names = Box::new(Names::new());
+        for inner in [10, 2_000, 5_000, 30_000u64] {
+            names.clear();
+            for outer in 0..700 {
+                assert!(names.once(hash(1, &u64::to_le_bytes(outer))));
+                let open = names.open();
+                assert!((0..inner).all(|i| names.once(hash(2 + outer, &i.to_le_bytes()))));
+                assert!(!names.once(hash(2 + outer, &u64::to_le_bytes(inner / 2))));
+                names.close(open);
+                if outer > 100_000 / inner {
+                    break;
+                }
+            }
+            assert!(inner > 2_000 || names.slots <= 4 * SLOTS, "{inner}: {}", names.slots);
+            assert!(!names.once(hash(1, &u64::to_le_bytes(0))) && !names.once(hash(1, &u64::to_le_bytes(3))));
+        }
     }
 
     /// A name can be made whose hash would be 0, so that it would not be remembered.

@@ -1,5 +1,6 @@
 //! CBOR into JSON: one value at a time, from memory to memory.
 
+use crate::guess::Place as Expected;
 use crate::number;
 use crate::scan::{look, put_bytes, skip_string, Scan, Scanner, Stop, FALSE, LOOK_BYTES, NULL, TRUE};
 use crate::style::{put, Place};
@@ -90,6 +91,7 @@ fn run<const COMPACT: bool>(
     let mut left = 0u32; // and of the innermost
     let mut objects = 0u64;
     let mut next = p + LOOK_BYTES;
+    let mut expected = s.names.begin();
     'value: loop {
         if p > next {
             look();
@@ -132,7 +134,8 @@ fn run<const COMPACT: bool>(
                         n = s.style.put(Place::Open, outer + depth, out, n).ok_or(Stop::Full)?;
                     }
                     if object {
-                        let (q, m) = first_name(s, v, p, out, n)?;
+                        let (q, m) =
+                            if COMPACT { name(s, v, p, out, n, &mut expected)? } else { spaced_name(s, v, p, out, n)? };
                         p = q;
                         n = m;
                     }
@@ -197,7 +200,8 @@ fn run<const COMPACT: bool>(
                     n = s.style.put(Place::Comma, outer + depth, out, n).ok_or(Stop::Full)?;
                 }
                 if object {
-                    let (q, m) = if COMPACT { name::<true>(s, v, p, out, n)? } else { first_name(s, v, p, out, n)? };
+                    let (q, m) =
+                        if COMPACT { name(s, v, p, out, n, &mut expected)? } else { spaced_name(s, v, p, out, n)? };
                     p = q;
                     n = m;
                 }
@@ -215,26 +219,51 @@ fn run<const COMPACT: bool>(
     }
 }
 
-/// The first name of an object: it need not be as fast as those behind it.
-#[inline(never)]
-fn first_name(s: &Scanner, v: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<(usize, usize)> {
-    name::<false>(s, v, p, out, n)
-}
-
 /// The name at `p` and a colon.
 #[inline(always)]
-fn name<const COMPACT: bool>(s: &Scanner, v: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<(usize, usize)> {
+fn name(s: &mut Scanner, v: &[u8], p: usize, out: &mut [u8], n: usize, place: &mut Expected) -> Scan<(usize, usize)> {
+    if let (Some(v), Some(d)) = (chunk::<72>(v, p), room::<72>(out, n)) {
+        if let Some((read, written)) = s.names.take(place, v, d) {
+            return Ok((p + read, n + written));
+        }
+    }
+    other_name(s, v, p, out, n, place)
+}
+
+/// A name that was not expected.
+#[inline(never)]
+fn other_name(
+    s: &mut Scanner,
+    v: &[u8],
+    p: usize,
+    out: &mut [u8],
+    n: usize,
+    place: &mut Expected,
+) -> Scan<(usize, usize)> {
+    if let (Some(v), Some(d)) = (chunk::<72>(v, p), room::<72>(out, n)) {
+        if let Some((read, written)) = s.names.take_other(place, v, d) {
+            return Ok((p + read, n + written));
+        }
+    }
+    let first = *v.get(p).ok_or(Stop::More)?;
+    let (q, mut m) = if first >> 5 == 3 { print_text(s, v, p, out, n)? } else { spelled_name(v, p, out, n)? };
+    *out.get_mut(m).ok_or(Stop::Full)? = b':';
+    m += 1;
+    if matches!(first, 0x60..=0x78) && m - n == q - p + 2 - (first == 0x78) as usize {
+        // Its text without escapes, between quotes.
+        s.names.learn(place, &v[p..q], &out[n..m]);
+    }
+    Ok((q, m))
+}
+
+/// The name at `p` and a colon, with what stands around it.
+#[inline(never)]
+fn spaced_name(s: &Scanner, v: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<(usize, usize)> {
     let first = *v.get(p).ok_or(Stop::More)?;
     let (p, mut n) = if first >> 5 == 3 { print_text(s, v, p, out, n)? } else { spelled_name(v, p, out, n)? };
-    if !COMPACT {
-        n = put(out, n, s.style.before_colon.get()).ok_or(Stop::Full)?;
-    }
+    n = put(out, n, s.style.before_colon.get()).ok_or(Stop::Full)?;
     *out.get_mut(n).ok_or(Stop::Full)? = b':';
-    n += 1;
-    if !COMPACT {
-        n = put(out, n, s.style.colon.get()).ok_or(Stop::Full)?;
-    }
-    Ok((p, n))
+    put(out, n + 1, s.style.colon.get()).map(|n| (p, n)).ok_or(Stop::Full)
 }
 
 #[cold]
@@ -502,7 +531,7 @@ fn ascii(t: &[u8], end: usize, out: &mut [u8], to: usize) -> Scan<(usize, usize)
 /// Prints the name from `from` to `end` and a colon; `None` if it is not as simple as most, or the token of
 /// a key for something else.
 #[inline(always)]
-pub fn plain_name(v: &[u8], from: usize, end: usize, out: &mut [u8], n: usize) -> Option<usize> {
+pub fn plain_name(v: &[u8], from: usize, end: usize, ascii: bool, out: &mut [u8], n: usize) -> Option<usize> {
     let len = end - from;
     *out.get_mut(n)? = b'"';
     let mut at = 0;
@@ -521,7 +550,7 @@ pub fn plain_name(v: &[u8], from: usize, end: usize, out: &mut [u8], n: usize) -
     }
     let to = n + 1 + len;
     *room::<2>(out, to)? = *b"\":";
-    if odd && !sound(out, n + 1, to) {
+    if odd && (ascii || !sound(out, n + 1, to)) {
         return None;
     }
     Some(to + 2)

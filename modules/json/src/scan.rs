@@ -3,6 +3,7 @@
 //! [`value`] does what is usual and is fast; whatever it did not expect it hands to [`skip`], which knows
 //! the whole grammar, slowly: what `skip` accepts is kept as it is spelled, what it refuses is the error.
 
+use crate::guess::{Names, Place as Expected};
 use crate::number;
 use crate::style::{Place, Style};
 use crate::word::{below, chunk, room, sixteen, sound, special, under, unlike, word, HIGH};
@@ -86,6 +87,8 @@ pub struct Scanner {
     pub style: Style,
     /// Why a string was not read.
     pub stop: Stop,
+    /// The names that are expected, to save or to load.
+    pub names: Names,
     frames: [Frame; 64],
     open: [u64; MAX_DEPTH / 64 + 1], // for skip: whether the bracket that is open so deep is an object's
 }
@@ -116,6 +119,7 @@ impl Scanner {
         Scanner {
             style: Style::ZERO,
             stop: Stop::More,
+            names: Names::new(),
             frames: [Frame { head: 0, start: 0, count: 0 }; 64],
             open: [0; MAX_DEPTH / 64 + 1],
         }
@@ -144,6 +148,7 @@ impl Scanner {
         let mut objects = 0u64; // a bit for each: whether it is an object
         let mut count = 0u32; // entries of the innermost one
         let mut next = p + LOOK_BYTES;
+        let mut name = self.names.begin();
         'value: loop {
             let s = match chunk::<72>(t, p) {
                 Some(s) => s,
@@ -201,7 +206,21 @@ impl Scanner {
                         if c == b'[' {
                             continue 'value;
                         }
-                        match self.first_name(t, p, out, n)? {
+                        if COMPACT {
+                            if let (Some(s), Some(d)) = (chunk::<72>(t, p), room::<72>(out, n)) {
+                                if let Some((read, written)) = self.names.take(&mut name, s, d) {
+                                    p += read;
+                                    n += written;
+                                    continue 'value;
+                                }
+                            }
+                        }
+                        let ends = if COMPACT {
+                            self.other_name(t, p, out, n, &mut name)?
+                        } else {
+                            self.spaced_name(t, p, out, n)?
+                        };
+                        match ends {
                             Some((q, m)) => {
                                 p = q;
                                 n = m;
@@ -270,12 +289,24 @@ impl Scanner {
                         if !object {
                             continue 'value;
                         }
-                        if n + ROOM > out.len() {
-                            return Err(Stop::Full);
+                        let (s, d) = match (chunk::<72>(t, p), room::<72>(out, n)) {
+                            (Some(s), Some(d)) => (s, d),
+                            (None, _) => return Err(Stop::More),
+                            _ => return Err(Stop::Full),
+                        };
+                        if COMPACT {
+                            if let Some((read, written)) = self.names.take(&mut name, s, d) {
+                                p += read;
+                                n += written;
+                                continue 'value;
+                            }
                         }
-                        let name =
-                            if COMPACT { self.name::<true>(t, p, out, n) } else { self.first_name(t, p, out, n) };
-                        if let Some((q, m)) = name? {
+                        let ends = if COMPACT {
+                            self.other_name(t, p, out, n, &mut name)?
+                        } else {
+                            self.spaced_name(t, p, out, n)?
+                        };
+                        if let Some((q, m)) = ends {
                             p = q;
                             n = m;
                             continue 'value;
@@ -318,9 +349,34 @@ impl Scanner {
         }
     }
 
-    /// The first name of an object: it need not be as fast as those behind it.
+    /// A name that was not expected.
     #[inline(never)]
-    fn first_name(&mut self, t: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<Option<(usize, usize)>> {
+    fn other_name(
+        &mut self,
+        t: &[u8],
+        p: usize,
+        out: &mut [u8],
+        n: usize,
+        place: &mut Expected,
+    ) -> Scan<Option<(usize, usize)>> {
+        if let (Some(s), Some(d)) = (chunk::<72>(t, p), room::<72>(out, n)) {
+            if let Some((read, written)) = self.names.take_other(place, s, d) {
+                return Ok(Some((p + read, n + written)));
+            }
+        }
+        let ends = self.name::<true>(t, p, out, n)?;
+        if let Some((q, m)) = ends {
+            // A name without escapes, whose head and text are as long as its quotes, colon and text.
+            if matches!(out[n], 0x60..=0x78) && m - n + 2 == q - p + (out[n] == 0x78) as usize {
+                self.names.learn(place, &t[p..q], &out[n..m]);
+            }
+        }
+        Ok(ends)
+    }
+
+    /// A name with white space around the colon, as the style says.
+    #[inline(never)]
+    fn spaced_name(&mut self, t: &[u8], p: usize, out: &mut [u8], n: usize) -> Scan<Option<(usize, usize)>> {
         self.name::<false>(t, p, out, n)
     }
 

@@ -73,6 +73,22 @@ pub fn unlike(s: &[u8; 16]) -> u32 {
     marks | high
 }
 
+/// Whether the first bytes of `a` are those of `b`, where the mask says so.
+#[cfg(target_arch = "wasm32")]
+#[inline(always)]
+pub fn same(a: &[u8; 72], b: &[u8; 32], mask: &[u8; 32]) -> bool {
+    use core::arch::wasm32::{u64x2, v128_and, v128_any_true, v128_or, v128_xor};
+    let low = v128_and(v128_xor(u64x2(at(a, 0), at(a, 8)), u64x2(at(b, 0), at(b, 8))), u64x2(at(mask, 0), at(mask, 8)));
+    let high =
+        v128_and(v128_xor(u64x2(at(a, 16), at(a, 24)), u64x2(at(b, 16), at(b, 24))), u64x2(at(mask, 16), at(mask, 24)));
+    !v128_any_true(v128_or(low, high))
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+pub fn same(a: &[u8; 72], b: &[u8; 32], mask: &[u8; 32]) -> bool {
+    (0..32).all(|i| (a[i] ^ b[i]) & mask[i] == 0)
+}
+
 /// As [`sixteen`], and a bit for each byte that is something else in a token of a key.
 #[cfg(target_arch = "wasm32")]
 #[inline(always)]
