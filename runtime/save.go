@@ -25,7 +25,8 @@ type portable interface{ Wasm() []byte }
 type captured struct {
 	part    *part
 	capture Capture
-	dirty   changes // to put back if the save fails
+	dirty   changes   // to put back if the save fails
+	at      time.Time // when it began
 	took    time.Duration
 	early   bool   // the service may not have written yet what was acknowledged before
 	marks   uint64 // how many there were
@@ -74,8 +75,30 @@ func (s *Service) saveParts(ctx context.Context, choose func(*part) bool) error 
 		}
 		s.mu.Unlock()
 		s.rt.observer.SaveFinished(event)
+		if err == nil && !c.early {
+			s.lookForNothing(ctx, c)
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// lookForNothing tells of a part that has changed while there was never anything where its source looks: then what was
+// saved is nothing, and will be given back as that.
+func (s *Service) lookForNothing(ctx context.Context, c captured) {
+	d, ok := c.part.Source.(DatedSource)
+	if !ok || c.part.found || c.part.SelfMarking || c.dirty.since.IsZero() {
+		return
+	}
+	at, err := d.Modified(ctx)
+	if err != nil || !at.IsZero() {
+		c.part.found = err == nil
+		return
+	}
+	err = fmt.Errorf("service %s, part %s: the service has changed, and there is nothing where its state is looked for: is the path of the source right?", s.name, c.part.Name)
+	s.rt.logger.Error("saved, but there is nothing to save", "service", s.name, "part", c.part.Name, "error", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.part.lastErr = err
 }
 
 // capture fixes the parts. Requests are held for it, unless there is one part whose source captures
@@ -99,7 +122,7 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 				s.giveUp(p, dirty, early, deaths)
 				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
 			}
-			caught = append(caught, captured{part: p, capture: c, dirty: dirty, took: time.Since(start), early: early, marks: marks, stopped: stopped, deaths: deaths})
+			caught = append(caught, captured{part: p, capture: c, dirty: dirty, at: start, took: time.Since(start), early: early, marks: marks, stopped: stopped, deaths: deaths})
 		}
 		return nil
 	}
@@ -173,7 +196,7 @@ func (s *Service) savePart(ctx context.Context, c captured) (event SaveEvent, er
 	if err := s.keepModule(p); err != nil {
 		return event, err
 	}
-	event.Created = start.UTC()
+	event.Created = c.at.UTC() // not later: what is newer than this may not be in it
 	saved := false
 	if d := p.delta(c.capture); d != nil {
 		saved, err = s.saveDelta(ctx, c, d, &event)

@@ -77,6 +77,7 @@ type part struct {
 	base       uint64  // the generation that the source tells changes from; 0: it cannot
 	stopped    uint64  // Dirty's count of marks when it was last captured with the process stopped
 	lost       error   // changes that died with the process; nil once somebody has accepted that
+	found      bool    // there was something where the source looks; under work
 }
 
 func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {

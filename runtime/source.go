@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/torpor-run/torpor/host/abi/record"
 )
@@ -45,6 +46,14 @@ type OfflineSource interface {
 	Source
 	// Offline reports whether that is so.
 	Offline() bool
+}
+
+// DatedSource is an [OfflineSource] that knows when what it finds was changed last. It is safe to call while the
+// service's program runs.
+type DatedSource interface {
+	Source
+	// Modified is that time, as the file system has it; zero where there is nothing.
+	Modified(ctx context.Context) (time.Time, error)
 }
 
 // DeltaCapture is a [Capture] that can also tell what has changed, so that a save can cost what the

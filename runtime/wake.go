@@ -103,7 +103,8 @@ func (s *Service) ensureAwake(ctx context.Context) error {
 }
 
 // wake makes a starting service ready. What sources of files find is left alone if the service ran before,
-// in this runtime's life: it is what was saved when it was put to sleep, or newer when its process died.
+// in this runtime's life: it is what was saved when it was put to sleep, or newer when its process died. At the first
+// start it is left alone if it is newer than what is saved.
 func (s *Service) wake(ctx context.Context) (err error) {
 	start := time.Now()
 	s.mu.Lock()
@@ -123,7 +124,7 @@ func (s *Service) wake(ctx context.Context) (err error) {
 		event.Total, event.Err = time.Since(start), err
 		s.rt.lives.ServiceWoken(event)
 	}()
-	if restore && !ran && s.process != nil {
+	if restore && !ran && s.process != nil && !s.keepNewer(ctx) {
 		if _, err := s.restoreParts(ctx, s.some((*part).offline)); err != nil {
 			return err
 		}
@@ -236,6 +237,10 @@ func (s *Service) replaceTorn(ctx context.Context) error {
 		if err == nil || !slices.ContainsFunc(offline, s.saved) {
 			continue
 		}
+		if !errors.Is(err, abi.ErrCorrupt) { // the disk is full, or the like: that says nothing of the files
+			s.rt.logger.Warn("what the service's program left when it died could not be looked at; it is started from it", "service", s.name, "part", p.Name, "error", err)
+			continue
+		}
 		s.rt.logger.Error("what the service's program left when it died is no state; what was saved is given back", "service", s.name, "part", p.Name, "error", err)
 		gone := s.losses(s.some(func(p *part) bool { return p.offline() && s.saved(p) }))
 		if _, err := s.restoreParts(ctx, offline); err != nil {
@@ -247,6 +252,47 @@ func (s *Service) replaceTorn(ctx context.Context) error {
 		return nil
 	}
 	return nil
+}
+
+// keepNewer reports whether, at a runtime's first start of a service, the service's files are newer than what is saved
+// of them, so that they stay and are to be saved: as a runtime that was killed leaves them, or a person who changed
+// them. It is so only for services that keep all in files, as parts of one service must be of one moment, and if what
+// is there could be saved.
+func (s *Service) keepNewer(ctx context.Context) bool {
+	var newer []*part
+	for _, p := range s.parts {
+		d, ok := p.Source.(DatedSource)
+		if !ok || !p.offline() {
+			return false
+		}
+		s.mu.Lock()
+		savedAt := p.savedAt
+		s.mu.Unlock()
+		at, err := d.Modified(ctx)
+		if err != nil || at.IsZero() || savedAt.IsZero() {
+			return false // nothing there, or nothing saved: restoring does what is right
+		}
+		if at.After(savedAt) {
+			newer = append(newer, p)
+		}
+	}
+	for _, p := range newer {
+		c, err := p.Source.Capture(ctx)
+		if err == nil {
+			err = c.Close()
+		}
+		if err != nil {
+			s.rt.logger.Warn("the service's files are newer than what is saved, and no state that could be saved; what was saved is given back",
+				"service", s.name, "part", p.Name, "error", err)
+			return false
+		}
+	}
+	for _, p := range newer {
+		s.rt.logger.Warn("the service's files are newer than what is saved; they stay, and are saved (load the service to have what was saved)",
+			"service", s.name, "part", p.Name, "generation", s.generationOf(p))
+		p.Dirty.Mark()
+	}
+	return len(newer) > 0
 }
 
 // losses is what is to be called for what of parts is not saved, when it has been replaced by what is.
@@ -265,6 +311,11 @@ func (s *Service) adopt() {
 		return
 	}
 	for _, p := range s.some((*part).offline) {
+		if d, ok := p.Source.(DatedSource); ok {
+			if at, err := d.Modified(context.WithoutCancel(s.rt.life)); err == nil && at.IsZero() {
+				continue // there is nothing
+			}
+		}
 		if s.generationOf(p) == 0 && !p.SelfMarking {
 			p.Dirty.Mark()
 		}

@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/vfs"
 )
@@ -902,7 +904,7 @@ func TestTornFilesAreReplaced(t *testing.T) {
 	l.save(t)
 	p.set(t, l.svc, "b", "2")
 	files.mu.Lock()
-	files.capErr = errors.New("it ends in the middle")
+	files.capErr = fmt.Errorf("it ends in the middle: %w", abi.ErrCorrupt)
 	files.mu.Unlock()
 	p.onStart = func() {
 		files.mu.Lock()
@@ -1228,7 +1230,7 @@ func TestTornFilesOfSeveralParts(t *testing.T) {
 	more.write("c", "3")
 	more.dirty.Mark()
 	files.mu.Lock()
-	files.capErr = errors.New("it ends in the middle")
+	files.capErr = fmt.Errorf("it ends in the middle: %w", abi.ErrCorrupt)
 	files.mu.Unlock()
 	p.onStart = func() {
 		files.mu.Lock()
@@ -1260,7 +1262,7 @@ func TestTornFilesOfASleeper(t *testing.T) {
 	l.save(t)
 	p.set(t, l.svc, "b", "2")
 	files.mu.Lock()
-	files.capErr = errors.New("it ends in the middle")
+	files.capErr = fmt.Errorf("it ends in the middle: %w", abi.ErrCorrupt)
 	files.mu.Unlock()
 	if err := l.svc.Sleep(t.Context()); err == nil {
 		t.Fatal("no error")
@@ -1495,6 +1497,110 @@ func TestDeathBeforeSleep(t *testing.T) {
 			t.Errorf("sync says %v", err)
 		}
 		l.save(t)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// dated is a disk that knows when it was written.
+type dated struct {
+	*disk
+	at time.Time
+}
+
+func (d *dated) Modified(context.Context) (time.Time, error) {
+	if len(d.all()) == 0 {
+		return time.Time{}, nil
+	}
+	return d.at, nil
+}
+
+// TestNewerFilesStay: what a killed runtime, or a person, left in a service's files is not replaced by what is older.
+func TestNewerFilesStay(t *testing.T) {
+	for name, c := range map[string]struct {
+		after  time.Duration // the files were changed so long after the save
+		torn   error
+		memory bool // the service keeps something in memory, too
+		want   string
+	}{
+		"newer":                {after: time.Second, want: "2"},
+		"older":                {after: -time.Second, want: "1"},
+		"newer and torn":       {after: time.Second, torn: fmt.Errorf("it ends in the middle: %w", abi.ErrCorrupt), want: "1"},
+		"newer, one of two":    {after: time.Second, memory: true, want: "1"},
+		"newer, nothing there": {want: "1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fsys := vfs.NewMem()
+			d := &dated{}
+			life := func(files *table) (*life, *program) {
+				return beginProgram(t, fsys, files, func(sc *runtime.ServiceConfig) {
+					o, _ := sc.Parts[1].Source.(*disk)
+					d.disk = o
+					sc.Parts[1].Source = d
+					if !c.memory {
+						sc.Parts = sc.Parts[1:]
+					}
+				})
+			}
+			files := newTable()
+			l, p := life(files)
+			p.set(t, l.svc, "a", "1")
+			l.save(t)
+			parts := l.svc.Status().Parts
+			saved := parts[len(parts)-1].SavedAt
+			if err := l.dir.Close(); err != nil { // kill -9
+				t.Fatal(err)
+			}
+			defer func() { _ = l.Close(t.Context()) }()
+
+			again := newTable()
+			if c.after != 0 {
+				again.write("a", "2")
+				d.at = saved.Add(c.after)
+			}
+			again.capErr = c.torn
+			l2, p2 := life(again)
+			if err := l2.svc.Wake(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := again.all()["a"]; got != c.want {
+				t.Errorf("files have %q, want %q", got, c.want)
+			}
+			again.capErr = nil
+			parts = l2.svc.Status().Parts
+			if dirty := !parts[len(parts)-1].DirtySince.IsZero(); dirty != (c.want == "2") {
+				t.Errorf("dirty %v", dirty)
+			}
+			if err := l2.end(t); err != nil {
+				t.Fatal(err)
+			}
+			_ = p2
+		})
+	}
+}
+
+// TestNothingWhereTheStateShouldBe: a source that never finds anything of a service that changes is told of.
+func TestNothingWhereTheStateShouldBe(t *testing.T) {
+	d := &dated{at: time.Now()}
+	l, p := beginProgram(t, vfs.NewMem(), newTable(), func(sc *runtime.ServiceConfig) {
+		d.disk, _ = sc.Parts[1].Source.(*disk)
+		sc.Parts[1].Source = d
+		sc.Parts = sc.Parts[1:]
+	})
+	p.disk = nil // the service writes elsewhere
+	l.enterOnce(t)
+	for _, want := range []bool{true, false, false} {
+		l.svc.Changed()
+		l.save(t)
+		if err := l.part().Err; (err != nil) != want {
+			t.Errorf("the part's last error is %v, want one %v", err, want)
+		}
+		if want {
+			d.write("a", "1")
+		} else {
+			_ = d.table.Reset(t.Context()) // emptied on purpose
+		}
 	}
 	if err := l.end(t); err != nil {
 		t.Fatal(err)

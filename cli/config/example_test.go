@@ -48,6 +48,6 @@ func ExampleRead_mistakes() {
 	fmt.Println(err)
 	// Output:
 	// torpor.yaml:1: servces is not known; allowed are services, modules
-	// torpor.yaml:4: services.orders.upstream is "localhost"; it must be a URL without a path, such as http://127.0.0.1:8080
+	// torpor.yaml:4: services.orders.upstream is "localhost"; it must be a URL without TLS and without a path, such as http://127.0.0.1:8080
 	// torpor.yaml:5: services.orders.idle is "soon"; it must be seconds or a duration such as 500ms, from 100ms to 720h, or 0
 }

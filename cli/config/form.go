@@ -92,7 +92,7 @@ func serviceForm(s *Service, enabled *bool) group {
 		{name: keyPreset, about: "the preset that the rest is merged into: see torpor config presets", value: text{to: &s.Preset, what: "the name of a preset", pattern: namePattern}},
 		{name: keyEnabled, about: "false leaves the service out", def: "true", value: flag{to: enabled, def: true}},
 		{name: keyRun, about: "the program that the runtime runs", value: newSection(&s.Run, runForm)},
-		{name: keyUpstream, about: "where the service listens that somebody else runs", value: text{to: &s.Upstream, what: "a URL without a path, such as http://127.0.0.1:8080", pattern: originPattern,
+		{name: keyUpstream, about: "where the service listens that somebody else runs", value: text{to: &s.Upstream, what: "a URL without TLS and without a path, such as http://127.0.0.1:8080", pattern: originPattern,
 			check: checkURL, tidy: func(u string) string { return strings.TrimSuffix(u, "/") }}},
 		{name: keyReady, about: "how it is known that the program can be used", def: "its port accepts connections", value: ready},
 		{name: "match", about: "which requests are the service's: those that meet one value of each kind given", def: "the host NAME.localhost", value: matchForm(&s.Match)},
@@ -137,11 +137,14 @@ func (s *Service) complete(r *reader, at string, n *node) {
 	if len(s.Match.Hosts)+len(s.Match.Paths)+len(s.Match.Headers)+len(s.Match.AWS) == 0 && !s.Match.None {
 		s.Match.Hosts = []string{s.Name + ".localhost"}
 	}
+	if s.Match.None && n.get("load_strategy") == nil {
+		s.Load = runtime.LoadOnStartup // no request would start it
+	}
 	s.completeParts()
 	if u, err := url.Parse(s.Upstream); err == nil && u.Host != "" {
 		address, port := u.Host, u.Port()
 		if port == "" {
-			port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+			port = "80"
 			address += ":" + port
 		}
 		*s = s.expanded(map[string]string{"address": address, "port": port})

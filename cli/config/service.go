@@ -38,7 +38,7 @@ type Service struct {
 	// Exactly one of the three says where the service is.
 	Embedded bool   // in this process
 	Run      *Run   // a program that the runtime starts and stops
-	Upstream string // somebody else runs it: http://host:port or https://host:port, no path
+	Upstream string // somebody else runs it: http://host:port, no path
 
 	Ready supervisor.Ready // of Run; zero: the port accepts connections
 	Match Match

@@ -80,7 +80,7 @@ const (
 	printPattern   = `^[^\x00-\x1f\x7f]+$`
 	envNamePattern = `^[^=\s]+$`
 	urlPattern     = `^https?://[^/?#@\s]+([/?][^#\s]*)?$`
-	originPattern  = `^https?://[^/?#@\s]+/?$`
+	originPattern  = `^http://[^/?#@\s]+/?$`
 	mediaPattern   = `^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(;.*)?$`
 	patternPattern = `^.+$`
 	envTextPattern = `^([^$]|\$\$|\$\{[A-Za-z_][A-Za-z0-9_]*(:-[^}]*)?\})*$`

@@ -34,6 +34,7 @@ type Source struct {
 var (
 	_ runtime.AtomicSource  = (*Source)(nil)
 	_ runtime.OfflineSource = (*Source)(nil)
+	_ runtime.DatedSource   = (*Source)(nil)
 )
 
 // New makes the source of the file that cfg names, makes the folder it is to lie in, durably, and removes what a
@@ -64,6 +65,23 @@ func (s *Source) AtomicCapture() bool { return s.cfg.Atomic }
 // Offline implements [runtime.OfflineSource]: the service must not run while the file is restored or reset.
 func (s *Source) Offline() bool { return true }
 
+// Modified implements [runtime.DatedSource].
+func (s *Source) Modified(context.Context) (time.Time, error) {
+	root, err := os.OpenRoot(s.folder)
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, s.about(err)
+	}
+	defer root.Close()
+	_, info, err := s.find(root)
+	if err != nil || info == nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}
+
 // unrestError says that the file was not left alone, or is torn: it is looked at again.
 type unrestError struct{ err error }
 
@@ -73,7 +91,8 @@ func (e *unrestError) Unwrap() error { return e.err }
 func unrest(what string) error { return &unrestError{errors.New(what)} }
 
 // Capture copies the file as it was at one moment of the call; a file that is not there is Config.Empty. A file
-// that is not left alone for long enough, or that Check finds torn, is refused; that error can be tried again.
+// that is not left alone for long enough, or that Check finds torn (the error wraps abi.ErrCorrupt then), is refused;
+// that error can be tried again.
 // Other errors say what is there that is no file, or wrap abi.ErrTooLarge, or are ctx's and the system's.
 func (s *Source) Capture(ctx context.Context) (runtime.Capture, error) {
 	s.mu.Lock()
@@ -174,7 +193,7 @@ func (s *Source) capture(ctx context.Context) (_ runtime.Capture, err error) {
 		}
 		var torn *formError
 		if errors.As(err, &torn) {
-			return &unrestError{fmt.Errorf("it is torn: it is %w", torn)}
+			return &unrestError{fmt.Errorf("it is torn (%w): it is %w", abi.ErrCorrupt, torn)}
 		}
 		return err
 	})

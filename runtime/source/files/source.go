@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
@@ -53,7 +54,10 @@ type Source struct {
 	step func(op, path string) error
 }
 
-var _ runtime.Source = (*Source)(nil)
+var (
+	_ runtime.OfflineSource = (*Source)(nil)
+	_ runtime.DatedSource   = (*Source)(nil)
+)
 
 // New opens the folder that cfg names, making it if need be, and finishes or undoes a Restore that was cut off.
 // The error wraps abi.ErrLocked if another Source has the folder. Close gives it back.
@@ -172,6 +176,32 @@ func (s *Source) ready(ctx context.Context) error {
 
 // Offline implements runtime.OfflineSource: a service that runs has files of the folder open.
 func (s *Source) Offline() bool { return true }
+
+// Modified implements runtime.DatedSource.
+func (s *Source) Modified(ctx context.Context) (time.Time, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.ready(ctx); err != nil {
+		return time.Time{}, err
+	}
+	root, err := os.OpenRoot(s.cfg.Root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return time.Time{}, nil
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	defer root.Close()
+	entries, err := s.list(ctx, root)
+	if err != nil || len(entries) < 2 { // the first one is the folder itself
+		return time.Time{}, err
+	}
+	var newest int64
+	for _, e := range entries {
+		newest = max(newest, e.mtime)
+	}
+	return time.Unix(0, newest), nil
+}
 
 // Restore puts the folder that native describes together beside the old one, makes it durable and swaps the
 // two. Errors wrap abi.ErrCorrupt or abi.ErrTooLarge where native is at fault, or are those of native, of ctx

@@ -106,6 +106,7 @@ type Source struct {
 var (
 	_ runtime.AtomicSource  = (*Source)(nil)
 	_ runtime.OfflineSource = (*Source)(nil)
+	_ runtime.DatedSource   = (*Source)(nil)
 )
 
 // New makes a source. It touches nothing yet.
@@ -223,6 +224,28 @@ func (s *Source) walk(f func(name string) error) error {
 		}
 		return f(name)
 	})
+}
+
+// Modified implements runtime.DatedSource.
+func (s *Source) Modified(context.Context) (time.Time, error) {
+	names, err := s.names()
+	var newest time.Time
+	for _, name := range names {
+		for _, ending := range []string{"", "-wal", "-journal"} { // what was written last may not be in the file yet
+			info, serr := os.Stat(s.file(name) + ending)
+			if errors.Is(serr, fs.ErrNotExist) {
+				continue
+			}
+			if serr != nil {
+				return time.Time{}, serr
+			}
+			// Who opens a database to read it may make an empty log.
+			if at := info.ModTime(); at.After(newest) && (ending == "" || info.Size() > 0) {
+				newest = at
+			}
+		}
+	}
+	return newest, err
 }
 
 // Offline implements runtime.OfflineSource: databases that are swapped must not be open.
