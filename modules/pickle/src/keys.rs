@@ -30,6 +30,11 @@ pub fn text_of<'a>(a: &'a Arena, names: &'a Names, node: u32) -> Option<&'a [u8]
 #[inline(never)]
 fn quote(out: &mut String, s: &str) {
     out.push('"');
+    if s.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\' && b != 0x7f) {
+        out.push_str(s);
+        out.push('"');
+        return;
+    }
     for c in s.chars() {
         match c {
             '"' | '\\' => {

@@ -7,7 +7,7 @@ use torpor::{Checker, Code, Error, Input, Key, Output, Record, Result, Text};
 
 use crate::form::*;
 use crate::memo::Memo;
-use crate::names::{Found, Names, MAX_NAME};
+use crate::names::{same, Found, Names, MAX_NAME};
 use crate::rules::Rules;
 use crate::settings::Settings;
 use crate::table::Table;
@@ -110,6 +110,7 @@ pub struct Loader<'s> {
     settings: &'s Settings,
     w: Writer,
     names: Names,
+    last: u32, // the name that was there already and came last
     globals: BTreeMap<Vec<u8>, u32>,
     table: Table,
     objects: Memo,   // memo index by number
@@ -138,6 +139,7 @@ impl<'s> Loader<'s> {
             settings,
             w: Writer::new(),
             names: Names::new(),
+            last: 0,
             globals: BTreeMap::new(),
             table: Table::new(),
             objects: Memo::new(),
@@ -385,7 +387,7 @@ impl<'s> Loader<'s> {
                     return Err(Stop::Wrong("the record is no entry of its container"));
                 }
                 let mut prefix = key;
-                if l.partition != partition {
+                if !same(l.partition.as_bytes(), partition.as_bytes()) {
                     let root = partition.split_once('/').map(|(account, _)| account);
                     let account = l.prefix.strip_suffix("\"]").and_then(|p| p.get(p.len().saturating_sub(12)..));
                     // A second one of the same name is told apart by what follows.
@@ -547,7 +549,7 @@ impl<'s> Loader<'s> {
     }
 
     /// Memoizes what is on top of the stack as the next object.
-    #[inline(never)]
+    #[inline(always)]
     fn numbered(&mut self, sort: u32) -> Done<()> {
         self.numbered_at(sort, self.context)
     }
@@ -582,7 +584,7 @@ impl<'s> Loader<'s> {
                     let stored = &mut self.frames[last];
                     stored.left = f.left;
                     stored.done = f.done;
-                    self.item(s, out)?;
+                    self.next_item(s, out)?;
                 }
                 continue;
             }
@@ -737,6 +739,12 @@ impl<'s> Loader<'s> {
     /// Writes an atom, or what comes before the items of a collection, and begins that.
     #[inline(never)]
     fn item(&mut self, s: &mut Source<'_>, out: &mut Output<'_>) -> Done<()> {
+        self.next_item(s, out)
+    }
+
+    /// The same, in line.
+    #[inline(always)]
+    fn next_item(&mut self, s: &mut Source<'_>, out: &mut Output<'_>) -> Done<()> {
         self.w.boundary(out)?;
         let start = s.at;
         let b = s.d[start];
@@ -784,15 +792,27 @@ impl<'s> Loader<'s> {
         }
     }
 
+    /// Finds a text of up to 128 bytes among the names, or makes it one.
+    #[inline(always)]
+    fn name(&mut self, t: &[u8]) -> Found {
+        if let Some(id) = self.names.after(self.last, t) {
+            self.last = id;
+            self.context.say(self.names.hash(id));
+            return Found::Old(id);
+        }
+        let hash = crate::names::hash(t);
+        self.context.say(hash);
+        let found = self.names.find_hashed(t, hash, true);
+        if let Found::Old(id) = found {
+            self.names.follow(self.last, id);
+            self.last = id;
+        }
+        found
+    }
+
     #[inline(never)]
     fn text(&mut self, t: &[u8], out: &mut Output<'_>) -> Done<()> {
-        let found = if t.len() <= MAX_NAME {
-            let hash = crate::names::hash(t);
-            self.context.say(hash);
-            self.names.find_hashed(t, hash, true)
-        } else {
-            Found::No
-        };
+        let found = if t.len() <= MAX_NAME { self.name(t) } else { Found::No };
         match found {
             Found::Old(id) if self.names.known(id) != crate::memo::UNSET => {
                 self.w.get(self.names.known(id));
@@ -1340,6 +1360,9 @@ const NOT_UTF8: Words = "text that is no UTF-8";
 
 /// Text that is UTF-8: inside a value nobody has looked before.
 fn utf8(t: &[u8]) -> Done<&[u8]> {
+    if t.is_ascii() {
+        return Ok(t);
+    }
     match std::str::from_utf8(t) {
         Ok(_) => Ok(t),
         Err(_) => Err(Stop::Wrong(NOT_UTF8)),

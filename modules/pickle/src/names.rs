@@ -11,6 +11,9 @@ pub const MAX_NAME: usize = 128;
 /// How many names a document has at most; further texts are objects of their own.
 const MAX_NAMES: usize = 1 << 19;
 
+/// How many bits a slot has for the index of a name.
+const INDEX_BITS: u32 = 20;
+
 /// How many bytes all names have at most.
 const MAX_BYTES: usize = 16 << 20;
 
@@ -25,16 +28,16 @@ const PAD: usize = 32;
 pub struct Names {
     text: Vec<u8>, // the encoded texts, and the padding
     entries: Vec<Entry>,
-    slots: Vec<u32>, // index + 1; 0 is free
+    slots: Vec<u32>, // index + 1 and above it bits of the hash; 0 is free
 }
 
 /// One name.
 #[derive(Clone, Copy)]
 struct Entry {
     hash: u32,
-    start: u32,
-    end: u32,
+    start: u32, // in the texts
     known: u32,
+    after: u32, // the name that came after it last, and 1
 }
 
 /// What a text is found to be.
@@ -102,6 +105,21 @@ pub fn plain(e: &[u8]) -> &[u8] {
     &e[if e[0] & 0x1f < 24 { 1 } else { 2 }..]
 }
 
+/// How long an encoded text of up to 128 bytes is, with which these bytes begin.
+#[inline(always)]
+fn length(e: &[u8]) -> usize {
+    match e[0] & 0x1f {
+        n @ 0..=23 => 1 + n as usize,
+        _ => 2 + e[1] as usize,
+    }
+}
+
+/// What a slot holds for a name.
+#[inline(always)]
+fn tagged(hash: u32, id: u32) -> u32 {
+    (hash & u32::MAX << INDEX_BITS) | (id + 1)
+}
+
 impl Names {
     pub fn new() -> Names {
         Names { text: vec![0; PAD], entries: Vec::new(), slots: vec![0; 1024] }
@@ -132,25 +150,51 @@ impl Names {
     /// The name, encoded as CBOR text.
     #[inline(always)]
     pub fn encoded(&self, id: u32) -> &[u8] {
-        let e = &self.entries[id as usize];
-        &self.text[e.start as usize..e.end as usize]
+        let text = &self.text[self.entries[id as usize].start as usize..];
+        &text[..length(text)]
     }
 
     /// Adds the name, encoded as CBOR text, and gives its hash.
     #[inline(always)]
     pub fn write(&self, id: u32, out: &mut Vec<u8>) -> u32 {
         let e = &self.entries[id as usize];
-        let (start, n) = (e.start as usize, (e.end - e.start) as usize);
+        let start = e.start as usize;
         match self.text.get(start..start + PAD).and_then(|w| <&[u8; PAD]>::try_from(w).ok()) {
             // To copy a few bytes more is faster than to copy as many as there are.
-            Some(w) if n <= PAD => {
+            Some(w) if length(w) <= PAD => {
                 let at = out.len();
                 out.extend_from_slice(w);
-                out.truncate(at + n);
+                out.truncate(at + length(w));
             }
             _ => out.extend_from_slice(self.encoded(id)),
         }
         e.hash
+    }
+
+    /// Whether a name is this text.
+    #[inline(always)]
+    fn is(&self, e: &Entry, s: &[u8]) -> bool {
+        let text = &self.text[e.start as usize..];
+        length(text) == s.len() + 1 + (s.len() > 23) as usize && same(plain(&text[..length(text)]), s)
+    }
+
+    /// The name that came after another one last, if it is this text: names mostly come in the same order.
+    #[inline(always)]
+    pub fn after(&self, last: u32, s: &[u8]) -> Option<u32> {
+        let id = self.entries.get(last as usize)?.after.wrapping_sub(1);
+        let e = self.entries.get(id as usize)?;
+        if self.is(e, s) {
+            return Some(id);
+        }
+        None
+    }
+
+    /// Says that a name came after another one.
+    #[inline(always)]
+    pub fn follow(&mut self, last: u32, id: u32) {
+        if let Some(e) = self.entries.get_mut(last as usize) {
+            e.after = id + 1;
+        }
     }
 
     /// The name.
@@ -173,8 +217,8 @@ impl Names {
         let mask = self.slots.len() - 1;
         let mut slot = h as usize & mask;
         for _ in 0..MAX_PROBES {
-            let id = self.slots[slot];
-            if id == 0 {
+            let found = self.slots[slot];
+            if found == 0 {
                 let used = self.text.len() - PAD;
                 if !add || self.entries.len() >= MAX_NAMES || used + MAX_NAME > MAX_BYTES {
                     return Found::No;
@@ -184,22 +228,20 @@ impl Names {
                 self.text.truncate(used);
                 self.text.extend_from_slice(&head[..n]);
                 self.text.extend_from_slice(s);
-                let end = self.text.len() as u32;
                 self.text.extend_from_slice(&[0; PAD]);
                 let id = self.entries.len() as u32;
-                self.entries.push(Entry { hash: h, start: used as u32, end, known: 0 });
-                self.slots[slot] = id + 1;
+                self.entries.push(Entry { hash: h, start: used as u32, known: 0, after: 0 });
+                self.slots[slot] = tagged(h, id);
                 if self.entries.len() * 2 > self.slots.len() {
                     self.grow();
                 }
                 return Found::New(id);
             }
-            let e = &self.entries[id as usize - 1];
-            if e.hash == h {
-                // A head of two bytes has what is longer than 23.
-                let start = e.start as usize + 1 + (s.len() > 23) as usize;
-                if self.text.get(start..e.end as usize).map_or(false, |t| same(t, s)) {
-                    return Found::Old(id - 1);
+            if (found ^ h) >> INDEX_BITS == 0 {
+                let id = (found & !(u32::MAX << INDEX_BITS)) - 1;
+                let e = &self.entries[id as usize];
+                if e.hash == h && self.is(e, s) {
+                    return Found::Old(id);
                 }
             }
             slot = (slot + 1) & mask;
@@ -216,7 +258,7 @@ impl Names {
             while self.slots[slot] != 0 {
                 slot = (slot + 1) & (size - 1);
             }
-            self.slots[slot] = id as u32 + 1;
+            self.slots[slot] = tagged(e.hash, id as u32);
         }
     }
 }

@@ -15,6 +15,12 @@ const MAX_KEYS: usize = 48 << 20;
 /// How many records one document may have.
 const MAX_RECORDS: usize = 2 << 20;
 
+/// How many bits a slot has for the index of a record.
+const INDEX_BITS: u32 = 22;
+
+/// The index and 1 that a slot holds.
+const INDEX: u32 = !(u32::MAX << INDEX_BITS);
+
 /// How many slots are looked at before a record goes elsewhere, so that keys made to collide cost little
 /// more than others.
 const MAX_PROBES: usize = 64;
@@ -25,7 +31,7 @@ pub struct Table {
     parts: Vec<u32>, // the partition of each
     ends: Vec<u32>,  // in `keys`
     keys: Vec<u8>,
-    slots: Vec<u32>, // index + 1; 0 is free
+    slots: Vec<u32>, // index + 1 and above it bits of the hash; 0 is free
     partitions: Vec<String>,
     by_name: BTreeMap<Vec<u8>, u32>, // the partitions
     /// Numbers of objects that are dropped: where a range begins and ends, and how many there were before.
@@ -71,7 +77,7 @@ impl Table {
     #[inline(never)]
     fn partition(&mut self, name: &str) -> Result<u32> {
         if let Some(last) = self.parts.last() {
-            if self.partitions[*last as usize] == name {
+            if same(self.partitions[*last as usize].as_bytes(), name.as_bytes()) {
                 return Ok(*last);
             }
         }
@@ -93,21 +99,26 @@ impl Table {
 
     /// The slot that a key has or could have; nothing where so many others are that it must be elsewhere.
     #[inline(never)]
-    fn slot(&self, part: u32, key: &[u8]) -> Option<usize> {
+    fn slot(&self, part: u32, key: &[u8], h: u32) -> Option<usize> {
         let mask = self.slots.len() - 1;
-        let first = hash(part, key) as usize;
         for i in 0..MAX_PROBES {
-            let slot = first.wrapping_add(i) & mask;
-            let at = self.slots[slot] as usize;
-            if at == 0 || (self.parts[at - 1] == part && same(self.key(at - 1), key)) {
+            let slot = (h as usize).wrapping_add(i) & mask;
+            let found = self.slots[slot];
+            if found == 0 {
                 return Some(slot);
+            }
+            if (found ^ h) >> INDEX_BITS == 0 {
+                let at = (found & INDEX) as usize - 1;
+                if self.parts[at] == part && same(self.key(at), key) {
+                    return Some(slot);
+                }
             }
         }
         None
     }
 
     fn get(&self, part: u32, key: &[u8]) -> Option<u32> {
-        match self.slot(part, key).map(|slot| self.slots[slot]) {
+        match self.slot(part, key, hash(part, key)).map(|slot| self.slots[slot] & INDEX) {
             Some(0) => None,
             Some(at) => Some(self.bases[at as usize - 1]),
             None => self.crowded.get(&crowded(part, key)).copied(),
@@ -118,7 +129,7 @@ impl Table {
     #[inline(never)]
     pub fn find(&self, partition: &str, key: &str) -> Option<u32> {
         let part = match self.parts.last() {
-            Some(last) if self.partitions[*last as usize] == partition => *last,
+            Some(last) if same(self.partitions[*last as usize].as_bytes(), partition.as_bytes()) => *last,
             _ => *self.by_name.get(partition.as_bytes())?,
         };
         self.get(part, key.as_bytes())
@@ -185,7 +196,13 @@ impl Table {
     #[inline(never)]
     pub fn add(&mut self, partition: &str, key: &str, base: u32) -> Result<bool> {
         let part = self.partition(partition)?;
-        if self.get(part, key.as_bytes()).is_some() {
+        let h = hash(part, key.as_bytes());
+        let slot = self.slot(part, key.as_bytes(), h);
+        let there = match slot {
+            Some(slot) => self.slots[slot] > 0,
+            None => self.crowded.contains_key(&crowded(part, key.as_bytes())),
+        };
+        if there {
             return Ok(false);
         }
         self.settle();
@@ -203,15 +220,19 @@ impl Table {
                 self.place(at);
             }
         } else {
-            self.place(self.bases.len() - 1);
+            match slot {
+                Some(slot) => self.slots[slot] = (h & !INDEX) | self.bases.len() as u32,
+                None => self.place(self.bases.len() - 1),
+            }
         }
         Ok(true)
     }
 
     /// Makes a record known by its key.
     fn place(&mut self, at: usize) {
-        match self.slot(self.parts[at], self.key(at)) {
-            Some(slot) => self.slots[slot] = at as u32 + 1,
+        let h = hash(self.parts[at], self.key(at));
+        match self.slot(self.parts[at], self.key(at), h) {
+            Some(slot) => self.slots[slot] = (h & !INDEX) | (at as u32 + 1),
             None => {
                 let key = crowded(self.parts[at], self.key(at));
                 self.crowded.insert(key, self.bases[at]);
