@@ -58,6 +58,7 @@ type Service struct {
 	deaths    uint64      // how often the process ended by itself
 	deadAt    time.Time   // when it did last
 	resetting bool        // and what is live is half of a reset, of no use if the process dies
+	undo      bool        // a reset failed: what is saved is given back, however old it is
 	exits     []time.Time // when it ended by itself, lately
 }
 
@@ -421,6 +422,7 @@ func (s *Service) Sync(ctx context.Context) ([]PartGeneration, error) {
 		return nil, err
 	}
 	if err := s.saveIfDirty(ctx); err != nil {
+		s.rt.logger.Error("save for a sync failed; the last good generation stays", "service", s.name, "error", err)
 		return nil, err
 	}
 	s.mu.Lock()

@@ -116,7 +116,7 @@ func (s *Service) wake(ctx context.Context) (err error) {
 		return s.err
 	}
 	restore := s.rt.Persistent() && (s.load != LoadManual || s.lived && !s.unread)
-	ran, crashed := s.ran, s.ran && (!s.asleep || s.unclean)
+	ran, crashed, undo := s.ran, s.ran && (!s.asleep || s.unclean), s.undo
 	s.mu.Unlock()
 
 	event := WakeEvent{Service: s.name}
@@ -124,7 +124,7 @@ func (s *Service) wake(ctx context.Context) (err error) {
 		event.Total, event.Err = time.Since(start), err
 		s.rt.lives.ServiceWoken(event)
 	}()
-	if restore && !ran && s.process != nil && !s.keepNewer(ctx) {
+	if restore && !ran && s.process != nil && (undo || !s.keepNewer(ctx)) {
 		if _, err := s.restoreParts(ctx, s.some((*part).offline)); err != nil {
 			return err
 		}
@@ -165,6 +165,7 @@ func (s *Service) wake(ctx context.Context) (err error) {
 	}
 	s.runs()
 	s.unread = s.unread && !restore
+	s.undo = false
 	s.mu.Unlock()
 	s.adopt()
 	if s.process != nil {
@@ -386,6 +387,7 @@ func (s *Service) ProcessExited(cause error) {
 // service if it may. The caller holds mu, and calls that without it.
 func (s *Service) fell(cause error) (fallen func()) {
 	s.status, s.err, s.ran, s.lived, s.exited = StatusAvailable, cause, !s.resetting, true, nil
+	s.undo = s.undo || s.resetting
 	resetting, again, at := s.resetting, s.mayRestart(), s.deadAt
 	return func() { s.fallen(cause, at, resetting, again) }
 }
@@ -743,7 +745,7 @@ func (s *Service) unreset(ctx context.Context, err error) error {
 	s.clean()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.status, s.err, s.ran = StatusAvailable, err, false
+	s.status, s.err, s.ran, s.undo = StatusAvailable, err, false, true
 	return err
 }
 

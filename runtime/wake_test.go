@@ -1606,3 +1606,37 @@ func TestNothingWhereTheStateShouldBe(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestFailedResetOfNewerFiles: what a program makes anew after half a reset is newer than what is saved, and is not kept
+// for it.
+func TestFailedResetOfNewerFiles(t *testing.T) {
+	d := &dated{}
+	files := newTable()
+	l, p := beginProgram(t, vfs.NewMem(), files, func(sc *runtime.ServiceConfig) {
+		d.disk, _ = sc.Parts[1].Source.(*disk)
+		sc.Parts[1].Source = d
+		sc.Parts = sc.Parts[1:]
+	})
+	p.set(t, l.svc, "a", "1")
+	l.save(t)
+	d.at = time.Now().Add(time.Hour)
+	p.onStart = func() { files.write("example", "of the program") }
+	l.ser.saveErr = errors.New("no")
+	if err := l.svc.Reset(t.Context()); err == nil || p.running() {
+		t.Fatalf("reset: %v, running %v", err, p.running())
+	}
+	l.ser.saveErr = nil
+	p.onStart = nil
+	if got := files.all(); got["example"] == "" {
+		t.Fatalf("the program has made nothing: %v", got)
+	}
+	if err := l.svc.Wake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := files.all(); !maps.Equal(got, map[string]string{"a": "1"}) {
+		t.Errorf("files are %v", got)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
