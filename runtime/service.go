@@ -131,7 +131,11 @@ func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
 		if pc.Schema == 0 && pc.Serializer != nil {
 			pc.Schema = pc.Serializer.Descriptor().Schema
 		}
-		s.parts = append(s.parts, &part{PartConfig: pc, service: sc.Name})
+		p := &part{PartConfig: pc, service: sc.Name}
+		if rt.Persistent() && s.external && p.offline() && !pc.SelfMarking && s.load != LoadManual {
+			return nil, fmt.Errorf("service %s, part %s: %w, and its source would replace files under it: have Torpor run it, or set its load strategy to MANUAL", sc.Name, pc.Name, ErrExternal)
+		}
+		s.parts = append(s.parts, p)
 	}
 	return s, nil
 }

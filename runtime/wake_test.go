@@ -15,6 +15,7 @@ import (
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/runtime/statedir"
 	"github.com/torpor-run/torpor/runtime/vfs"
 )
 
@@ -1638,5 +1639,25 @@ func TestFailedResetOfNewerFiles(t *testing.T) {
 	}
 	if err := l.end(t); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFilesOfAnExternalService: nobody could stop it while they are replaced.
+func TestFilesOfAnExternalService(t *testing.T) {
+	for load, want := range map[runtime.LoadStrategy]bool{runtime.LoadOnRequest: false, runtime.LoadOnStartup: false, runtime.LoadManual: true} {
+		dir, err := statedir.Open(vfs.NewMem(), statedir.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &disk{table: newTable(), program: &program{}}
+		rt, err := runtime.New(runtime.Config{Dir: dir, Logger: slog.New(slog.DiscardHandler), Services: []runtime.ServiceConfig{{Name: "svc", External: true, Load: load,
+			Parts: []runtime.PartConfig{{Name: "store", Serializer: newPassThrough(), Source: d, Dirty: &d.dirty}}}}})
+		if (err == nil) != want {
+			t.Errorf("%s: error %v", load, err)
+		}
+		if err == nil {
+			_ = rt.Close(t.Context())
+		}
+		_ = dir.Close()
 	}
 }
