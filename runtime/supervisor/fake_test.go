@@ -179,7 +179,10 @@ func fakeRuntime() int {
 		return 1
 	}
 	fmt.Println("ready")
-	if os.Getenv("STOP") != "" {
+	if most, _ := strconv.Atoi(os.Getenv("STOP")); most > 0 { // as soon as so many processes are there
+		for entries, _ := os.ReadDir(os.Getenv("SERVICE_PIDS")); len(entries) < most; entries, _ = os.ReadDir(os.Getenv("SERVICE_PIDS")) {
+			time.Sleep(time.Millisecond)
+		}
 		err := s.Stop(context.Background())
 		fmt.Println("stopped", err)
 		return 1

@@ -82,7 +82,7 @@ func TestRuntimeKilled(t *testing.T) {
 		{"running", []string{family, "SERVICE_DO=serve"}, "ready"},
 		{"running, stubborn", []string{family, "SERVICE_DO=serve", "SERVICE_IGNORE=1"}, "ready"},
 		{"starting", []string{family, "SERVICE_DO=sleep"}, "starting"},
-		{"stopping", []string{family, "SERVICE_DO=serve", "SERVICE_IGNORE=1", "STOP=1"}, "ready"},
+		{"stopping", []string{family, "SERVICE_DO=serve", "SERVICE_IGNORE=1", "STOP=6"}, "ready"},
 		{"flooding", []string{family, "SERVICE_DO=flood", "SERVICE_MUCH=much\n", "SERVICE_IGNORE=1"}, "starting"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -129,7 +129,7 @@ func TestSpool(t *testing.T) {
 // TestChangingFilesAreRefused: a file that is written all the time is refused by name, and one that is
 // written now and then is captured whole.
 func TestChangingFilesAreRefused(t *testing.T) {
-	s := open(t, Config{Tries: 3, Settle: 5 * time.Millisecond})
+	s := open(t, Config{Tries: 3, Settle: 300 * time.Millisecond}) // longer than a writer may wait for its turn
 	put(t, s, "a", "quiet")
 	put(t, s, "log", "")
 	done := make(chan struct{})
@@ -166,7 +166,7 @@ func TestChangingFilesAreRefused(t *testing.T) {
 	close(done)
 	writer.Wait()
 	must(t, os.Truncate(filepath.Join(s.cfg.Root, "log"), 0))
-	s.cfg.Tries = 100
+	s.cfg.Tries, s.cfg.Settle = 100, 5*time.Millisecond
 	done = make(chan struct{})
 	grow(60 * time.Millisecond)
 	for range 5 {
