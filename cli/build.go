@@ -45,8 +45,8 @@ type built struct {
 
 // builder makes services of their configuration.
 type builder struct {
-	data        string // the folder that has a folder for each service; "": persistence is disabled
-	serializers serializers
+	data        string      // the folder that has a folder for each service
+	serializers serializers // nil: persistence is disabled
 	ports       *supervisor.Ports
 	environ     []string
 	logger      *slog.Logger

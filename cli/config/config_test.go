@@ -463,6 +463,7 @@ func mistakes() []mistake {
 		{"two sources", part("{push: {}, files: {root: x}}"), ":1: services.a.parts.store.source has push and files; it must have one of file, files, sqlite, http, exec, push", ""},
 		{"an unknown source", part("{redis: {}}"), ":1: services.a.parts.store.source.redis is not known; allowed are file, files, sqlite, http, exec, push", ""},
 		{"an upstream with TLS", "services: {a: {upstream: 'https://h:1'}}", `:1: services.a.upstream is "https://h:1"; it must be a URL without TLS and without a path`, ""},
+		{"the name of another folder", "services: {api_states: {run: {command: [a]}}}", ":1: services.api_states has the name of the folder in which states are kept", "names of folders"},
 		{"a misspelt placeholder", "services: {a: {run: {command: [a, '--port={prot}']}}}", ":1: services.a.run.command[1] has {prot}; is {port} meant?", "words"},
 		{"a misspelt folder", part("{file: {path: '{daat}/x'}}"), ":1: services.a.parts.store.source.file.path has {daat}; is {data} meant?", "words"},
 		{"Torpor's own path", up("match: {path: [/_torpor/x]}"), ":1: services.a.match.path has /_torpor/x, which is Torpor's own", "words"},

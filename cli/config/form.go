@@ -72,6 +72,9 @@ func needs(key string, others ...string) map[string]any {
 	return map[string]any{"dependentRequired": map[string]any{key: others}}
 }
 
+// statesFolder is what lies beside the folders of services in the data folder: package statedir's.
+const statesFolder = "api_states"
+
 // bounds of what the files source has in its own documentation only.
 const (
 	minSettle, maxSettle = time.Millisecond, 10 * time.Second
@@ -117,6 +120,9 @@ func serviceForm(s *Service, enabled *bool) group {
 
 // complete checks what its keys alone cannot, and fills in what follows from others.
 func (s *Service) complete(r *reader, at string, n *node) {
+	if s.Name == statesFolder {
+		r.add(n, at, "has the name of the folder in which states are kept, beside the services' own; choose another")
+	}
 	upstream, run := n.get(keyUpstream), n.get(keyRun)
 	switch {
 	case upstream != nil && run != nil:
