@@ -17,7 +17,7 @@ import (
 // error, unless it was running and nothing of it had been replaced, or did not run and ctx ended: then it is
 // available, and its next request tries again.
 func (s *Service) restoreParts(ctx context.Context, parts []*part) (found bool, err error) {
-	running := s.Status().Status == StatusRunning
+	running := s.state() == StatusRunning
 	for _, p := range parts {
 		got, err := s.restorePart(ctx, p)
 		if err != nil {

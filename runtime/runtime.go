@@ -80,9 +80,7 @@ type PartConfig struct {
 	// SelfMarking says that the source marks Dirty, so that Service.Changed need not.
 	SelfMarking bool
 	// Lag is how long the service may take until the source finds a change that it has acknowledged.
-	Lag time.Duration
-	// Flush is called before a capture from a running process, while requests are held. May be nil.
-	Flush    func(context.Context) error
+	Lag      time.Duration
 	Schema   uint64         // of the service's records, for a serializer that carries one; 0: the serializer's own
 	Settings map[string]any // for the serializer
 	Proof    Proof          // "": full

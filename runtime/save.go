@@ -117,7 +117,7 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 			stopped, deaths := s.process != nil && !s.up, s.deaths
 			s.mu.Unlock()
 			early := !stopped && p.Lag > 0 && start.Sub(last) < p.Lag
-			c, err := s.capturePart(ctx, p, stopped)
+			c, err := p.Source.Capture(ctx)
 			if err != nil {
 				s.giveUp(p, dirty, early, deaths)
 				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
@@ -144,16 +144,6 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 		return nil, err
 	}
 	return caught, nil
-}
-
-// capturePart has what the service keeps back written to where the source finds it, and captures that.
-func (s *Service) capturePart(ctx context.Context, p *part, stopped bool) (Capture, error) {
-	if p.Flush != nil && !stopped {
-		if err := p.Flush(ctx); err != nil {
-			return nil, fmt.Errorf("flush: %w", err)
-		}
-	}
-	return p.Source.Capture(ctx)
 }
 
 // setCaptured notes what is captured and not committed yet: until it is, it counts as unsaved.

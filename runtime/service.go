@@ -163,7 +163,7 @@ func (s *Service) Enter(ctx context.Context) (leave func(), err error) {
 		if err := s.gate.enter(ctx); err != nil {
 			return nil, fmt.Errorf("service %s: waiting for a save to let requests on: %w", s.name, err)
 		}
-		if s.Status().Status == StatusRunning {
+		if s.state() == StatusRunning {
 			break
 		}
 		s.gate.leave() // it was put to sleep while this request was held
@@ -207,16 +207,16 @@ func (s *Service) ask(ctx context.Context) {
 	case s.asking <- struct{}{}:
 		defer func() { <-s.asking }()
 	case <-ctx.Done(): // which is an error of changes too
-		if s.Status().Status == StatusRunning {
+		if s.state() == StatusRunning {
 			s.Changed()
 		}
 		return
 	}
-	if s.Status().Status != StatusRunning {
+	if s.state() != StatusRunning {
 		return
 	}
 	changed, err := s.changes(ctx)
-	if err != nil && s.Status().Status != StatusRunning {
+	if err != nil && s.state() != StatusRunning {
 		return // its end, which is why, has been accounted for
 	}
 	if err != nil && ctx.Err() == nil {
@@ -506,6 +506,13 @@ func (s *Service) generationOf(p *part) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return p.generation
+}
+
+// state is the status alone, for what is asked at every request.
+func (s *Service) state() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
 }
 
 func (s *Service) set(status Status, err error) {

@@ -491,7 +491,7 @@ func (s *Service) Sleep(ctx context.Context) error {
 		return fmt.Errorf("service %s: not put to sleep: %w", s.name, errDisabled)
 	}
 	return s.work(ctx, func(ctx context.Context) error {
-		if st := s.Status().Status; st == StatusAvailable || st == StatusStarting { // to be woken when this is over
+		if st := s.state(); st == StatusAvailable || st == StatusStarting { // to be woken when this is over
 			return nil
 		}
 		s.ask(ctx)
@@ -668,7 +668,7 @@ func (s *Service) reload(ctx context.Context) (found, again bool, err error) {
 	}
 	foundOnline, err := s.give(ctx, s.some(online))
 	if err != nil {
-		if stopped && s.Status().Status == StatusRunning { // what is live is not what it was any more
+		if stopped && s.state() == StatusRunning { // what is live is not what it was any more
 			s.set(StatusError, err)
 			err = errors.Join(err, s.stopProcess(context.WithoutCancel(ctx)))
 		}
@@ -770,7 +770,7 @@ func (s *Service) watchIdle(ctx context.Context) {
 	for {
 		since, idle := s.gate.idleSince()
 		until := since.Add(s.idle)
-		if !idle || s.Status().Status != StatusRunning {
+		if !idle || s.state() != StatusRunning {
 			until = time.Now().Add(s.idle)
 		}
 		if until.Before(notBefore) {
