@@ -25,6 +25,7 @@ const (
 	serviceAddress = "FAULTS_ADDRESS" // where it listens
 	serviceControl = "FAULTS_CONTROL" // folder of files that say what goes wrong, see fault
 	serviceFolder  = "FAULTS_FOLDER"  // where it keeps files
+	serviceCareful = "FAULTS_CAREFUL" // set: a kill leaves each of them as it was or as it was to be
 	serviceMark    = "FAULTS_MARK"    // by which all that belongs to one test's service is known
 	serviceChild   = "FAULTS_CHILD"   // it is the service's child, which does nothing and does not go
 )
@@ -56,6 +57,7 @@ const (
 // files of a folder.
 type service struct {
 	control, folder string
+	careful         bool
 
 	mu     sync.Mutex
 	memory map[string]string
@@ -64,7 +66,7 @@ type service struct {
 
 // serve is the service's program. It ends by syscall.Exit, as the race detector has os.Exit wait for a second.
 func serve(address string) {
-	s := &service{control: os.Getenv(serviceControl), folder: os.Getenv(serviceFolder), memory: map[string]string{}, times: map[string]int{}}
+	s := &service{control: os.Getenv(serviceControl), folder: os.Getenv(serviceFolder), careful: os.Getenv(serviceCareful) != "", memory: map[string]string{}, times: map[string]int{}}
 	must := func(err error) {
 		if err != nil {
 			fmt.Println(err)
@@ -230,11 +232,17 @@ func (s *service) put(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// write writes a file where it stands, in two pieces, so that who looks in between finds it torn.
+// write writes a file where it stands, in two pieces, so that who looks in between finds it torn. A careful service
+// writes it beside the folder and exchanges it, so that a kill leaves it whole.
 func (s *service) write(key string, b []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	f, err := os.Create(filepath.Join(s.folder, key))
+	name := filepath.Join(s.folder, key)
+	at := name
+	if s.careful {
+		at = filepath.Join(filepath.Dir(s.folder), "written")
+	}
+	f, err := os.Create(at)
 	if err != nil {
 		return err
 	}
@@ -242,7 +250,10 @@ func (s *service) write(key string, b []byte) error {
 	if err == nil {
 		_, err = io.Copy(f, bytes.NewReader(b[len(b)/2:]))
 	}
-	return errors.Join(err, f.Close())
+	if err = errors.Join(err, f.Close()); err == nil && at != name {
+		err = os.Rename(at, name)
+	}
+	return err
 }
 
 // all is what the service has of a part.
