@@ -49,6 +49,10 @@ bench: ## measure, and print the table of tests/bench/RESULTS.md
 golden: ## write the golden files of this format version anew; read CONTRIBUTING.md first
 	$(GO) test ./runtime/statefile -run '^TestGolden$$' -update
 
+.PHONY: man
+man: ## write the manual pages in man/ anew, from the help texts
+	$(GO) test ./cli -run '^TestManPages$$' -update-man
+
 .PHONY: ci
 ci: ## all that CI does; installs what it needs, on Debian 12 as root
 	.ci/run

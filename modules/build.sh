@@ -43,22 +43,22 @@ pick() {
 	fail "no rustc with the target wasm32-unknown-unknown; on Debian 12: apt-get install rustc libstd-rust-dev-wasm32 lld-14"
 }
 
-# compile NAME OUT
+# The paths of this checkout stand in panic messages and in the crates' hashes: give them names
+# that are the same everywhere. One codegen unit, so that the order of functions is the compiler's
+# alone.
+rust() {
+	"$rustc" --edition 2021 --target wasm32-unknown-unknown --remap-path-prefix "$root=torpor" \
+		-C opt-level=3 -C panic=abort -C codegen-units=1 -C embed-bitcode=yes \
+		-C target-feature=+bulk-memory,+simd128 -C metadata=torpor "$@"
+}
+
+# compile NAME OUT, with the crate torpor at hand. A small stack that lies first, so that an overflow
+# traps, and a declared maximum of memory: 1 MiB, which modules without an allocator never grow to, or
+# what NAME/max-memory says.
 compile() {
-	# The paths of this checkout stand in panic messages and in the crates' hashes: give them names
-	# that are the same everywhere. One codegen unit, so that the order of functions is the compiler's
-	# alone. A small stack that lies first, so that an overflow traps, and a declared maximum of
-	# memory: 1 MiB, which modules without an allocator never grow to, or what NAME/max-memory says.
-	rust() {
-		"$rustc" --edition 2021 --target wasm32-unknown-unknown --remap-path-prefix "$root=torpor" \
-			-C opt-level=3 -C panic=abort -C codegen-units=1 -C embed-bitcode=yes \
-			-C target-feature=+bulk-memory,+simd128 -C metadata=torpor "$@"
-	}
-	mkdir -p "$work/$1"
 	memory=1048576
 	if [ -f "$modules/$1/max-memory" ]; then memory=$(cat "$modules/$1/max-memory"); fi
-	rust --crate-type rlib --crate-name torpor -o "$work/$1/libtorpor.rlib" "$root/sdk/rust/src/lib.rs"
-	rust --crate-type cdylib --crate-name "$1" --extern torpor="$work/$1/libtorpor.rlib" \
+	rust --crate-type cdylib --crate-name "$1" --extern torpor="$work/libtorpor.rlib" \
 		-C lto=fat -C strip=symbols -C link-arg=-zstack-size=65536 -C link-arg=--max-memory="$memory" \
 		-o "$2" "$modules/$1/src/lib.rs"
 }
@@ -77,6 +77,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM
 
+rust --crate-type rlib --crate-name torpor -o "$work/libtorpor.rlib" "$root/sdk/rust/src/lib.rs"
 status=0
 for src in "$modules"/*/src/lib.rs; do
 	name=$(basename "$(dirname "$(dirname "$src")")")

@@ -118,6 +118,7 @@ func maxMemory(t *testing.T, name string) int64 {
 
 // TestDescribe: each module says of itself what All says of it, and what its README does.
 func TestDescribe(t *testing.T) {
+	nesting := map[string]string{"json": "/", "pickle": ".[!", "sqlite": "."}
 	for _, m := range modules.All() {
 		c := newGuest(t, m.Wasm).run(abi.ExportDescribe, &call{native: true})
 		if c.trap != nil || c.status != 0 {
@@ -127,7 +128,7 @@ func TestDescribe(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", m.Name, err)
 		}
-		if d.Name != m.Name || d.Version == "" || d.Media == "" || d.Memory == 0 || !slices.Contains(d.Reads, d.Schema) {
+		if d.Name != m.Name || d.Version == "" || d.Media == "" || d.Memory == 0 || !slices.Contains(d.Reads, d.Schema) || d.Nesting != nesting[m.Name] {
 			t.Errorf("%s describes itself as %+v", m.Name, d)
 		}
 	}
@@ -165,6 +166,8 @@ func parseDescriptor(b []byte) (abi.Descriptor, error) {
 			d.Ordered = p.Bool()
 		case "canonical":
 			d.Canonical = p.Bool()
+		case "nesting":
+			d.Nesting = string(p.Text())
 		case "memory":
 			d.Memory = p.Uint()
 		default:
