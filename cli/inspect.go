@@ -3,26 +3,19 @@ package cli
 import (
 	"bufio"
 	"context"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"math"
-	"os"
-	"strconv"
-	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode/utf8"
 
-	"github.com/fxamacker/cbor/v2"
 	"github.com/spf13/cobra"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/abi/record"
+	"github.com/torpor-run/torpor/runtime/notation"
 	"github.com/torpor-run/torpor/runtime/statefile"
 )
 
@@ -73,38 +66,22 @@ type inspectOptions struct {
 	partitions             []string
 }
 
-func (o inspectOptions) run(ctx context.Context, out, notes io.Writer, path string) error {
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("state file %s: %w", path, abi.ErrNotFound)
-	}
-	if err != nil {
-		return fmt.Errorf("state file: %w", err)
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return fmt.Errorf("state file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return usageError{fmt.Errorf("%s is no file: name a state file, such as .torpor/state/api_states/s3/store.state", path)}
-	}
-	state, err := statefile.Open(file, info.Size(), path)
-	if errors.Is(err, abi.ErrCorrupt) {
-		if end, torn, _ := statefile.LastGood(ctx, file, info.Size(), path); torn && end > 0 {
-			fmt.Fprintf(notes, "torpor: state file %s: the last %d bytes are a save that did not come to its end; shown is what is before it\n", path, info.Size()-end)
-			state, err = statefile.Open(file, end, path)
-		}
-	}
+func (o inspectOptions) run(ctx context.Context, out, notes io.Writer, path string) (err error) {
+	opened, err := openStateFile(ctx, path)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	if opened.torn > 0 {
+		fmt.Fprintf(notes, "torpor: state file %s: the last %d bytes are a save that did not come to its end; shown is what is before it\n", path, opened.torn)
+	}
+	state := opened.File
 	for _, want := range o.partitions {
 		if !hasPartition(state, want) {
 			return fmt.Errorf("state file %s: partition %q: %w", path, want, abi.ErrNotFound)
 		}
 	}
-	n, err := newNotation()
+	n, err := notation.New()
 	if err != nil {
 		return err
 	}
@@ -134,7 +111,7 @@ func hasPartition(f *statefile.File, name string) bool {
 	return false
 }
 
-func (o inspectOptions) printText(out io.Writer, f *statefile.File, n notation, summary []byte) error {
+func (o inspectOptions) printText(out io.Writer, f *statefile.File, n notation.Notation, summary []byte) error {
 	h, info := f.Header(), f.Info()
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name string, format string, args ...any) {
@@ -162,7 +139,7 @@ func (o inspectOptions) printText(out io.Writer, f *statefile.File, n notation, 
 		}
 		fmt.Fprintln(tw)
 		for _, p := range parts {
-			fmt.Fprintf(tw, "%s\t%d\t%d\t%d", oneWord(p.Name), p.Records, p.Raw, p.Chunks)
+			fmt.Fprintf(tw, "%s\t%d\t%d\t%d", notation.OneWord(p.Name), p.Records, p.Raw, p.Chunks)
 			if info.Deltas > 0 {
 				fmt.Fprintf(tw, "\t%d", p.Changes)
 			}
@@ -182,37 +159,10 @@ func (o inspectOptions) printText(out io.Writer, f *statefile.File, n notation, 
 	}
 	fmt.Fprintln(out)
 	return o.eachRecord(f, func(b *record.Batch, i int) error {
-		value, ok := n.diagnose(b.Value(i))
-		if !ok {
-			value = fmt.Sprintf("%x (CBOR without a notation)", b.Value(i))
-		}
-		_, err := fmt.Fprintf(out, "%s\t%s\t%s\n", oneWord(string(b.Partition(i))), keyText(b, i), shorten(value))
+		_, err := fmt.Fprintf(out, "%s\t%s\t%s\n", notation.OneWord(string(b.Partition(i))), notation.Key(b.KeyItem(i)),
+			notation.Shorten(n.Show(b.Value(i)), valueWidth))
 		return err
 	})
-}
-
-// oneWord is s for people: as it is, unless it is empty or would break the line.
-func oneWord(s string) string {
-	if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return strconv.Quote(s)
-	}
-	return s
-}
-
-// keyText is a key for people: text as oneWord has it, bytes as h'...'.
-func keyText(b *record.Batch, i int) string {
-	key, text := b.Key(i)
-	if !text {
-		return "h'" + hex.EncodeToString(key) + "'"
-	}
-	return oneWord(string(key))
-}
-
-func shorten(s string) string {
-	if utf8.RuneCountInString(s) <= valueWidth {
-		return s
-	}
-	return string([]rune(s)[:valueWidth]) + fmt.Sprintf("… (%d characters)", utf8.RuneCountInString(s))
 }
 
 func (o inspectOptions) eachRecord(f *statefile.File, do func(*record.Batch, int) error) error {
@@ -233,7 +183,7 @@ func (o inspectOptions) eachRecord(f *statefile.File, do func(*record.Batch, int
 	}
 }
 
-func (o inspectOptions) printJSON(out io.Writer, f *statefile.File, n notation, summary []byte) error {
+func (o inspectOptions) printJSON(out io.Writer, f *statefile.File, n notation.Notation, summary []byte) error {
 	h, info := f.Header(), f.Info()
 	type partition struct {
 		Name    string `json:"name"`
@@ -264,7 +214,7 @@ func (o inspectOptions) printJSON(out io.Writer, f *statefile.File, n notation, 
 			"schema": h.Serializer.Schema, "sha256": hex.EncodeToString(h.Serializer.Digest[:])},
 	}
 	if summary != nil {
-		head["summary"] = n.json(summary)
+		head["summary"] = n.JSON(summary)
 	}
 	if !o.records {
 		return writeJSON(out, head)
@@ -275,98 +225,6 @@ func (o inspectOptions) printJSON(out io.Writer, f *statefile.File, n notation, 
 		return err
 	}
 	return o.eachRecord(f, func(b *record.Batch, i int) error {
-		key, text := b.Key(i)
-		var jsonKey any = string(key)
-		if !text {
-			jsonKey = jsonBytes(key)
-		}
-		return enc.Encode(map[string]any{"partition": string(b.Partition(i)), "key": jsonKey, "value": n.json(b.Value(i))})
+		return enc.Encode(map[string]any{"partition": string(b.Partition(i)), "key": n.JSON(b.KeyItem(i)), "value": n.JSON(b.Value(i))})
 	})
-}
-
-// notation writes CBOR for people and for JSON.
-type notation struct{ diag cbor.DiagMode }
-
-func newNotation() (notation, error) {
-	// As much as a record may hold: the library's own limits are lower.
-	diag, err := cbor.DiagOptions{MaxNestedLevels: record.MaxDepth + 1, MaxArrayElements: record.MaxMaxBytes, MaxMapPairs: record.MaxMaxBytes}.DiagMode()
-	if err != nil {
-		return notation{}, fmt.Errorf("cbor diagnostic notation: %w", err)
-	}
-	return notation{diag}, nil
-}
-
-// diagnose is an item in diagnostic notation (RFC 8949, section 8); ok is false where it has none.
-func (n notation) diagnose(item []byte) (s string, ok bool) {
-	s, err := n.diag.Diagnose(item)
-	return s, err == nil
-}
-
-// json turns an item, which a record.Scanner has checked, into what encoding/json writes. Nothing is
-// lost or guessed: what JSON cannot say is left in CBOR's notation.
-func (n notation) json(item []byte) any {
-	d := record.NewPull(item)
-	switch item[0] >> 5 { // the major type, RFC 8949, section 3.1
-	case 0, 1:
-		if digits, ok := n.diagnose(item); ok {
-			return json.Number(digits)
-		}
-	case 2:
-		return jsonBytes(d.Bytes())
-	case 3:
-		if text := d.Text(); utf8.Valid(text) {
-			return string(text)
-		}
-	case 4:
-		all := make([]any, d.Array())
-		for i := range all {
-			all[i] = n.json(d.Skip())
-		}
-		return all
-	case 5:
-		if object, ok := n.object(d); ok {
-			return object
-		}
-	case 7:
-		switch item[0] & 0x1f {
-		case 20, 21:
-			return d.Bool()
-		case 22:
-			return nil
-		case 25, 26, 27:
-			var f float64
-			if err := cbor.Unmarshal(item, &f); err == nil && !math.IsNaN(f) && !math.IsInf(f, 0) {
-				return f
-			}
-		}
-	}
-	return n.outsideJSON(item)
-}
-
-// object reads a map whose keys are text, each only once.
-func (n notation) object(d *record.Pull) (object map[string]any, ok bool) {
-	object = map[string]any{}
-	for range d.Map() {
-		key, value := d.Skip(), d.Skip()
-		if key[0]>>5 != 3 {
-			return nil, false
-		}
-		name := record.NewPull(key).Text()
-		if _, again := object[string(name)]; again || !utf8.Valid(name) {
-			return nil, false
-		}
-		object[string(name)] = n.json(value)
-	}
-	return object, true
-}
-
-func (n notation) outsideJSON(item []byte) any {
-	if s, ok := n.diagnose(item); ok {
-		return map[string]string{"$cbor": s}
-	}
-	return map[string]string{"$item": base64.StdEncoding.EncodeToString(item)}
-}
-
-func jsonBytes(b []byte) any {
-	return map[string]string{"$bytes": base64.StdEncoding.EncodeToString(b)}
 }

@@ -9,6 +9,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/torpor-run/torpor/host"
+	"github.com/torpor-run/torpor/runtime/notation"
 )
 
 // moduleInfo is what build and inspect print of a module.
@@ -23,6 +24,7 @@ type moduleInfo struct {
 	Operations []string   `json:"operations"`
 	Ordered    bool       `json:"ordered"`
 	Canonical  bool       `json:"canonical"`
+	Nesting    string     `json:"nesting,omitempty"`
 	MemoryHint uint64     `json:"memory_hint"` // bytes; 0: none
 	Memory     int64      `json:"memory"`      // bytes an instance has when it has described itself
 	Shape      host.Shape `json:"shape"`
@@ -31,7 +33,7 @@ type moduleInfo struct {
 func newModuleInfo(m *host.Module, memory int64) moduleInfo {
 	d, digest := m.Descriptor(), m.Digest()
 	return moduleInfo{Name: d.Name, Version: d.Version, SHA256: hex.EncodeToString(digest[:]), Schema: d.Schema, Reads: d.Reads, Media: d.Media,
-		Operations: d.Operations, Ordered: d.Ordered, Canonical: d.Canonical, MemoryHint: d.Memory, Memory: memory, Shape: m.Shape()}
+		Operations: d.Operations, Ordered: d.Ordered, Canonical: d.Canonical, Nesting: d.Nesting, MemoryHint: d.Memory, Memory: memory, Shape: m.Shape()}
 }
 
 // print writes the module for people; all says: what it imports and exports, too.
@@ -43,13 +45,16 @@ func (m moduleInfo) print(out io.Writer, all bool) error {
 	if m.Path != "" {
 		row("file", "%s", m.Path)
 	}
-	row("serializer", "%s %s", oneWord(m.Name), oneWord(m.Version))
+	row("serializer", "%s %s", notation.OneWord(m.Name), notation.OneWord(m.Version))
 	row("sha256", "%s", m.SHA256)
 	row("size", "%d bytes", m.Shape.Size)
 	row("schema", "writes %d, reads %s", m.Schema, joined(m.Reads))
-	row("media", "%s", oneWord(m.Media))
+	row("media", "%s", notation.OneWord(m.Media))
 	row("operations", "%s", strings.Join(m.Operations, ", "))
 	row("records", "%s", word(m.Ordered, "in the order of their keys", "in any order"))
+	if m.Nesting != "" {
+		row("nesting", "%s", m.Nesting)
+	}
 	row("load", "%s", word(m.Canonical, "gives back the very bytes that were saved", "gives back an equal state, not the same bytes"))
 	if all {
 		asks := size(m.Shape.MemoryMin)
@@ -82,9 +87,9 @@ func symbols(row func(string, string, ...any), title string, all []host.Symbol) 
 // full is a symbol's name with its module's.
 func full(s host.Symbol) string {
 	if s.Module == "" {
-		return oneWord(s.Name)
+		return notation.OneWord(s.Name)
 	}
-	return oneWord(s.Module) + "." + oneWord(s.Name)
+	return notation.OneWord(s.Module) + "." + notation.OneWord(s.Name)
 }
 
 func word(yes bool, a, b string) string {

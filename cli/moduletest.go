@@ -22,6 +22,7 @@ import (
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/conformance"
+	"github.com/torpor-run/torpor/runtime/notation"
 )
 
 func (p *program) moduleTest() *cobra.Command {
@@ -142,7 +143,7 @@ func (p *program) runModuleTest(ctx context.Context, s *settings, o moduleTestOp
 	if bar.bar != nil {
 		progressbar.OptionShowBytes(false)(bar.bar)
 		options.Progress = func(at conformance.Progress) {
-			bar.bar.Describe(strings.TrimSpace(at.Check + " " + oneWord(at.Fixture)))
+			bar.bar.Describe(strings.TrimSpace(at.Check + " " + notation.OneWord(at.Fixture)))
 			bar.set(at.Done, at.Total)
 		}
 	}
@@ -383,7 +384,7 @@ func plural(n int, what string) string {
 func printTestReport(out io.Writer, r *conformance.Report, kept keeper, took time.Duration) error {
 	d := r.Module.Descriptor
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(tw, "serializer\t%s %s\n", oneWord(d.Name), oneWord(d.Version))
+	fmt.Fprintf(tw, "serializer\t%s %s\n", notation.OneWord(d.Name), notation.OneWord(d.Version))
 	fmt.Fprintf(tw, "schema\twrites %d, reads %s\n", d.Schema, joined(d.Reads))
 	fmt.Fprintf(tw, "says\t%s, %s\n", word(d.Canonical, "canonical", "not canonical"), word(d.Ordered, "ordered", "not ordered"))
 	fmt.Fprintf(tw, "sha256\t%s\n\n", r.Module.SHA256)
@@ -423,7 +424,7 @@ func about(r conformance.Result) string {
 	if r.Fixture == "" {
 		return r.Check
 	}
-	return r.Check + ", " + oneWord(r.Fixture)
+	return r.Check + ", " + notation.OneWord(r.Fixture)
 }
 
 func tell(out io.Writer, indent string, told []string, all int) {
@@ -472,7 +473,7 @@ func printFigures(out io.Writer, figures []conformance.Figure) error {
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(tw, "FIXTURE\tOPERATION\tINPUT\tOUTPUT\tTIME\tMB/S\tFUEL\tMEMORY\t\n")
 	for _, f := range figures {
-		fmt.Fprintf(tw, "%s\t%s\t%d\t%d\t%v\t%.1f\t%d\t%s\t\n", oneWord(f.Fixture), f.Op, f.Input, f.Output,
+		fmt.Fprintf(tw, "%s\t%s\t%d\t%d\t%v\t%.1f\t%d\t%s\t\n", notation.OneWord(f.Fixture), f.Op, f.Input, f.Output,
 			f.Duration.Round(time.Microsecond), f.MBPerSecond, f.Fuel, size(f.Memory))
 	}
 	return tw.Flush()

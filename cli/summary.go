@@ -17,6 +17,7 @@ import (
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/host/abi/record"
 	"github.com/torpor-run/torpor/modules"
+	"github.com/torpor-run/torpor/runtime/notation"
 	"github.com/torpor-run/torpor/runtime/statedir"
 	"github.com/torpor-run/torpor/runtime/statefile"
 	"github.com/torpor-run/torpor/runtime/vfs"
@@ -108,29 +109,29 @@ type kind struct {
 
 // printSummary writes a summary for people. The counts by partition are left out: the file's own index
 // has them.
-func printSummary(out io.Writer, n notation, summary []byte) error {
+func printSummary(out io.Writer, n notation.Notation, summary []byte) error {
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	row := func(name, text string) { fmt.Fprintf(tw, "%s\t%s\n", name, text) }
 	fmt.Fprintln(tw)
 	var kinds []kind
 	d := record.NewPull(summary)
 	for range d.Map() {
-		key, value := n.text(d.Skip()), d.Skip()
+		key, value := n.Text(d.Skip()), d.Skip()
 		switch key {
 		case "records", "bytes", "partitions", "other", "schema":
 		case "kinds":
 			kinds = readKinds(n, value)
 		case "largest":
-			row(key, n.largest(value))
+			row(key, largest(n, value))
 		default:
-			row(oneWord(key), shorten(n.text(value)))
+			row(notation.OneWord(key), notation.Shorten(n.Text(value), valueWidth))
 		}
 	}
 	if len(kinds) > 0 {
 		slices.SortStableFunc(kinds, func(a, b kind) int { return cmp.Compare(b.bytes, a.bytes) })
 		fmt.Fprintf(tw, "\nKIND\tCOUNT\tBYTES\n")
 		for _, k := range kinds[:min(len(kinds), maxKindsShown)] {
-			fmt.Fprintf(tw, "%s\t%d\t%d\n", oneWord(k.name), k.count, k.bytes)
+			fmt.Fprintf(tw, "%s\t%d\t%d\n", notation.OneWord(k.name), k.count, k.bytes)
 		}
 		if more := len(kinds) - maxKindsShown; more > 0 {
 			fmt.Fprintf(tw, "%d more kinds: see --json\n", more)
@@ -139,31 +140,19 @@ func printSummary(out io.Writer, n notation, summary []byte) error {
 	return tw.Flush()
 }
 
-// text is text as it is, and another item in diagnostic notation.
-func (n notation) text(item []byte) string {
-	if item[0]>>5 == 3 {
-		return string(record.NewPull(item).Text())
-	}
-	s, ok := n.diagnose(item)
-	if !ok {
-		s = fmt.Sprintf("%x (CBOR without a notation)", item)
-	}
-	return s
-}
-
 // fields shows the pairs of a map; another item has none.
-func fields(n notation, item []byte, show func(key string, value []byte)) {
+func fields(n notation.Notation, item []byte, show func(key string, value []byte)) {
 	if item[0]>>5 != 5 {
 		return
 	}
 	d := record.NewPull(item)
 	for range d.Map() {
-		key, value := n.text(d.Skip()), d.Skip()
+		key, value := n.Text(d.Skip()), d.Skip()
 		show(key, value)
 	}
 }
 
-func readKinds(n notation, item []byte) (all []kind) {
+func readKinds(n notation.Notation, item []byte) (all []kind) {
 	fields(n, item, func(name string, counts []byte) {
 		k := kind{name: name}
 		fields(n, counts, func(what string, value []byte) {
@@ -181,17 +170,17 @@ func readKinds(n notation, item []byte) (all []kind) {
 }
 
 // largest tells of the largest record in one line.
-func (n notation) largest(item []byte) string {
+func largest(n notation.Notation, item []byte) string {
 	var partition, key, size string
 	fields(n, item, func(what string, value []byte) {
 		switch what {
 		case "partition":
-			partition = n.text(value)
+			partition = n.Text(value)
 		case "key":
-			key = n.text(value)
+			key = n.Text(value)
 		case "bytes":
-			size = n.text(value)
+			size = n.Text(value)
 		}
 	})
-	return fmt.Sprintf("%s bytes: %s in %s", size, oneWord(key), oneWord(partition))
+	return fmt.Sprintf("%s bytes: %s in %s", size, notation.OneWord(key), notation.OneWord(partition))
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/torpor-run/torpor/host/abi/record"
 	"github.com/torpor-run/torpor/modules"
+	"github.com/torpor-run/torpor/runtime/notation"
 	"github.com/torpor-run/torpor/runtime/statefile"
 )
 
@@ -101,7 +102,7 @@ func TestInspectSummaryOfDamage(t *testing.T) {
 }
 
 func TestPrintSummary(t *testing.T) {
-	n, err := newNotation()
+	n, err := notation.New()
 	if err != nil {
 		t.Fatal(err)
 	}

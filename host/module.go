@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/tetratelabs/wazero"
@@ -151,6 +152,9 @@ func (c *code) describe(ctx context.Context) error {
 	}
 	if d.Name == "" || d.Version == "" || d.Media == "" {
 		return refuse("its descriptor lacks name, version or media")
+	}
+	if len(d.Nesting) > abi.MaxNestingBytes || strings.ContainsFunc(d.Nesting, func(r rune) bool { return r < '!' || r > '~' }) {
+		return refuse("its nesting %.40q is not what it can be: at most %d characters of printable ASCII", d.Nesting, abi.MaxNestingBytes)
 	}
 	if !slices.Contains(d.Reads, d.Schema) {
 		return refuse("it writes schema %d but reads only %v", d.Schema, d.Reads)

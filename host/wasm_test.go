@@ -146,7 +146,7 @@ const (
 // descriptor is what the guests of these tests say about themselves.
 func descriptor() abi.Descriptor {
 	return abi.Descriptor{Name: "test", Version: "1", Schema: 1, Reads: []uint64{1}, Media: "application/octet-stream",
-		Operations: []string{abi.OpSave, abi.OpLoad, abi.OpMigrate, abi.OpInspect}}
+		Operations: []string{abi.OpSave, abi.OpLoad, abi.OpMigrate, abi.OpInspect}, Nesting: "/.[!"}
 }
 
 // newGuest is a guest that is right in all ways: it describes itself; every operation reads its input

@@ -106,7 +106,13 @@ type Descriptor struct {
 	Ordered    bool     `cbor:"ordered"`          // records leave save in ascending key order within a partition
 	Canonical  bool     `cbor:"canonical"`        // load gives back the very bytes save was given
 	Memory     uint64   `cbor:"memory,omitempty"` // a hint: bytes of memory one call needs
+	// Nesting is the bytes that may follow the key of a record in the keys of those inside of it (ABI.md, "Records
+	// inside of others"); "": none is inside of another. At most MaxNestingBytes of printable ASCII, no space.
+	Nesting string `cbor:"nesting,omitempty"`
 }
+
+// MaxNestingBytes bounds Descriptor.Nesting.
+const MaxNestingBytes = 16
 
 // Call is the parameters of one call, which arg hands to the guest as one CBOR map with these keys.
 type Call struct {

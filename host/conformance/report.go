@@ -38,6 +38,7 @@ type Descriptor struct {
 	Ordered    bool     `json:"ordered"`
 	Canonical  bool     `json:"canonical"`
 	Memory     uint64   `json:"memory"`
+	Nesting    string   `json:"nesting"`
 }
 
 func describe(d abi.Descriptor) Descriptor { return Descriptor(d) }

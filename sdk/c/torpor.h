@@ -1211,6 +1211,8 @@ typedef struct {
 	const char *media;   /* media type of the native state */
 	bool ordered;        /* within a partition, records leave save in ascending order of their encoded keys */
 	bool canonical;      /* load gives back the very bytes save was given */
+	const char *nesting; /* may be NULL: the bytes that may follow the key of a record in the keys of those inside of
+	                      * it (ABI.md, "Records inside of others") */
 	const char *known[8]; /* the part's settings that it knows, ended by NULL; another one is refused */
 	torpor_operation *save;    /* native state in, records out */
 	torpor_operation *load;    /* records in, native state out */
@@ -1343,7 +1345,7 @@ TORPOR_API int32_t torpor_i_describe(const torpor_buffers *b, const torpor_seria
 	size_t reads = 0;
 	while (reads < 8 && s->reads[reads] != 0)
 		reads++;
-	torpor_put_map(&out, 9);
+	torpor_put_map(&out, 9 + (uint64_t)(s->nesting != NULL));
 	torpor_put_text(&out, TORPOR_STR("name"));
 	torpor_put_text(&out, torpor_string(s->name));
 	torpor_put_text(&out, TORPOR_STR("version"));
@@ -1370,6 +1372,10 @@ TORPOR_API int32_t torpor_i_describe(const torpor_buffers *b, const torpor_seria
 	torpor_put_bool(&out, s->ordered);
 	torpor_put_text(&out, TORPOR_STR("canonical"));
 	torpor_put_bool(&out, s->canonical);
+	if (s->nesting != NULL) {
+		torpor_put_text(&out, TORPOR_STR("nesting"));
+		torpor_put_text(&out, torpor_string(s->nesting));
+	}
 	torpor_put_text(&out, TORPOR_STR("memory"));
 	torpor_put_uint(&out, TORPOR_ARG_BYTES + b->input_bytes + b->output_bytes);
 	torpor_i_flush(&out);

@@ -111,6 +111,9 @@ func describe(s Serializer, out *Output) {
 		}
 	}
 	pairs := 8
+	if d.Nesting != "" {
+		pairs++
+	}
 	if d.Memory != 0 {
 		pairs++
 	}
@@ -137,6 +140,10 @@ func describe(s Serializer, out *Output) {
 	b = record.AppendBool(b, d.Ordered)
 	b = record.AppendText(b, "canonical")
 	b = record.AppendBool(b, d.Canonical)
+	if d.Nesting != "" {
+		b = record.AppendText(b, "nesting")
+		b = record.AppendText(b, d.Nesting)
+	}
 	if d.Memory != 0 {
 		b = record.AppendText(b, "memory")
 		b = record.AppendUint(b, d.Memory)

@@ -173,12 +173,12 @@ func (full) Inspect(_ *torpor.Call, records *torpor.Input, summary *torpor.Outpu
 
 func TestDescribe(t *testing.T) {
 	d, err := torportest.Describe(funcs{})
-	if got, want := fmt.Sprintf("%+v %v", d, err), "{Name:funcs Version:1 Schema:3 Reads:[3] Media:text/plain Operations:[save load] Ordered:false Canonical:false Memory:0} <nil>"; got != want {
+	if got, want := fmt.Sprintf("%+v %v", d, err), "{Name:funcs Version:1 Schema:3 Reads:[3] Media:text/plain Operations:[save load] Ordered:false Canonical:false Memory:0 Nesting:} <nil>"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	f := full{d: torpor.Descriptor{Name: "full", Version: "2", Schema: 2, Reads: []uint64{1, 2}, Media: "m", Ordered: true, Canonical: true, Memory: 1 << 30}}
+	f := full{d: torpor.Descriptor{Name: "full", Version: "2", Schema: 2, Reads: []uint64{1, 2}, Media: "m", Ordered: true, Canonical: true, Memory: 1 << 30, Nesting: "/"}}
 	d, err = torportest.Describe(f)
-	if got, want := fmt.Sprintf("%+v %v", d, err), "{Name:full Version:2 Schema:2 Reads:[1 2] Media:m Operations:[save load migrate inspect] Ordered:true Canonical:true Memory:1073741824} <nil>"; got != want {
+	if got, want := fmt.Sprintf("%+v %v", d, err), "{Name:full Version:2 Schema:2 Reads:[1 2] Media:m Operations:[save load migrate inspect] Ordered:true Canonical:true Memory:1073741824 Nesting:/} <nil>"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	f.d.Operations = []string{abi.OpLoad, abi.OpSave}

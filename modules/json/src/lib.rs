@@ -38,6 +38,8 @@ impl Serializer for Json {
         canonical: true,
     };
 
+    const NESTING: &'static str = "/";
+
     fn save(call: &Call<'_>, native: &mut Input<'_>, records: &mut Output<'_>) -> Result<()> {
         save::save(call, native, records)
     }

@@ -42,6 +42,8 @@ impl Serializer for Pickle {
         canonical: false,
     };
 
+    const NESTING: &'static str = ".[!";
+
     fn save(call: &Call<'_>, native: &mut Input<'_>, out: &mut Output<'_>) -> Result<()> {
         let settings = settings::Settings::of(call)?;
         save::Machine::new(records::Records::new(&settings), native, out).run()

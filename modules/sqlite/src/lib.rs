@@ -44,6 +44,8 @@ impl Serializer for Sqlite {
         canonical: true,
     };
 
+    const NESTING: &'static str = ".";
+
     fn save(call: &Call<'_>, native: &mut Input<'_>, records: &mut Output<'_>) -> Result<()> {
         let partition = partition(call)?;
         TABLES.with(|tables| {

@@ -47,7 +47,7 @@ export function torpor_describe(): i32 {
   beginKeeping(true);
   output.reset();
   const d = serializer().describe();
-  output.map(9);
+  output.map(d.nesting.length > 0 ? 10 : 9);
   output.text("name");
   output.text(d.name);
   output.text("version");
@@ -67,6 +67,10 @@ export function torpor_describe(): i32 {
   output.bool(d.ordered);
   output.text("canonical");
   output.bool(d.canonical);
+  if (d.nesting.length > 0) {
+    output.text("nesting");
+    output.text(d.nesting);
+  }
   output.text("memory");
   output.uint(ARG_BYTES + INPUT_BYTES + OUTPUT_BYTES);
   return end();

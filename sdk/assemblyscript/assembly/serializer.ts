@@ -21,6 +21,11 @@ export class Descriptor {
   ordered: bool = false;
   /** `load` gives back the very bytes that `save` was given. */
   canonical: bool = false;
+  /**
+   * The bytes that may follow the key of a record in the keys of those inside of it (ABI.md, "Records inside of
+   * others"); none if no record is inside of another.
+   */
+  nesting: string = "";
 }
 
 /**

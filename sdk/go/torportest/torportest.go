@@ -247,6 +247,8 @@ func Describe(s torpor.Serializer) (abi.Descriptor, error) {
 			d.Ordered = p.Bool()
 		case "canonical":
 			d.Canonical = p.Bool()
+		case "nesting":
+			d.Nesting = string(p.Text())
 		case "memory":
 			d.Memory = p.Uint()
 		default:

@@ -128,9 +128,10 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// Writes the map. `memory` is how many bytes a call needs.
-    pub(crate) fn write(&self, out: &mut Output<'_>, memory: u64) -> Result<()> {
-        out.map(9)?;
+    /// Writes the map. `nesting` is what may follow the key of a record in the keys of those inside of it, `memory` how
+    /// many bytes a call needs.
+    pub(crate) fn write(&self, nesting: &str, out: &mut Output<'_>, memory: u64) -> Result<()> {
+        out.map(9 + !nesting.is_empty() as usize)?;
         out.text("name")?;
         out.text(self.name)?;
         out.text("version")?;
@@ -153,6 +154,10 @@ impl Descriptor {
         out.bool(self.ordered)?;
         out.text("canonical")?;
         out.bool(self.canonical)?;
+        if !nesting.is_empty() {
+            out.text("nesting")?;
+            out.text(nesting)?;
+        }
         out.text("memory")?;
         out.uint(memory)
     }
@@ -244,17 +249,19 @@ mod tests {
             ordered: true,
             canonical: false,
         };
-        let map = encode(|out| D.write(out, 4096));
-        let mut r = Reader::new(&map);
-        let mut keys = Vec::new();
-        for _ in 0..r.map().unwrap() {
-            keys.push(r.text().unwrap());
-            r.item().unwrap();
-        }
-        r.end().unwrap();
-        assert_eq!(
-            keys,
-            ["name", "version", "schema", "reads", "media", "operations", "ordered", "canonical", "memory"]
-        );
+        let keys = |nesting: &str| {
+            let map = encode(|out| D.write(nesting, out, 4096));
+            let mut r = Reader::new(&map);
+            let mut keys = Vec::new();
+            for _ in 0..r.map().unwrap() {
+                keys.push(std::string::String::from(r.text().unwrap()));
+                r.item().unwrap();
+            }
+            r.end().unwrap();
+            keys.join(" ")
+        };
+        let all = "name version schema reads media operations ordered canonical";
+        assert_eq!(keys(""), std::format!("{} memory", all));
+        assert_eq!(keys("/"), std::format!("{} nesting memory", all));
     }
 }

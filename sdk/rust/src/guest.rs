@@ -20,6 +20,10 @@ pub trait Serializer {
     /// What it is and can do.
     const DESCRIPTOR: Descriptor;
 
+    /// The bytes that may follow the key of a record in the keys of those inside of it (ABI.md, "Records inside of
+    /// others"): at most 16 of printable ASCII; none if no record is inside of another.
+    const NESTING: &'static str = "";
+
     /// Reads native state and writes records.
     fn save(call: &Call<'_>, native: &mut Input<'_>, records: &mut Output<'_>) -> Result<()>;
 
@@ -57,10 +61,10 @@ impl<const I: usize, const O: usize> Buffers<I, O> {
     }
 
     /// `torpor_describe`.
-    pub fn describe(&mut self, d: &Descriptor) -> i32 {
+    pub fn describe(&mut self, d: &Descriptor, nesting: &str) -> i32 {
         let mut out = Output::new(&mut self.output);
         let memory = (MAX_ARG_BYTES + I + O) as u64;
-        status(d.write(&mut out, memory).and_then(|()| out.finish()))
+        status(d.write(nesting, &mut out, memory).and_then(|()| out.finish()))
     }
 
     /// `torpor_save` and its like.

@@ -61,7 +61,8 @@ macro_rules! serializer {
 
             #[no_mangle]
             pub extern "C" fn torpor_describe() -> i32 {
-                BUFFERS.with(|b| b.describe(&<$t as $crate::Serializer>::DESCRIPTOR))
+                use $crate::Serializer;
+                BUFFERS.with(|b| b.describe(&<$t>::DESCRIPTOR, <$t>::NESTING))
             }
 
             #[no_mangle]
