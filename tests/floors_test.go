@@ -39,12 +39,17 @@ func floors() []string {
 		"server/embedded/...",
 		"metrics",
 		"runtime/source/...",
-		"runtime/source/spool",
 		"runtime/remote/...",
 		"runtime",
 		"runtime/hooks",
 		"runtime/supervisor",
+		"runtime/snapshot/repository",
+		"runtime/snapshot/archive",
+		"runtime/snapshot/seal",
+		"runtime/snapshot",
+		"runtime/spool",
 		"runtime/statedir",
+		"runtime/notation",
 		"runtime/statefile",
 		"runtime/vfs/vfstest",
 		"runtime/vfs",
@@ -167,7 +172,7 @@ func TestImportsGoDownOnly(t *testing.T) {
 func TestFloorsAreTold(t *testing.T) {
 	last := -1
 	for _, pkg := range []string{".", "cli", "server", "server/embedded/s3", "metrics", "runtime/source/http",
-		"runtime/source/spool", "runtime/remote/folder", "runtime", "runtime/statedir", "runtime/statefile", "runtime/vfs", "host", "modules", "sdk/go"} {
+		"runtime/remote/folder", "runtime", "runtime/snapshot/repository", "runtime/snapshot", "runtime/spool", "runtime/statedir", "runtime/statefile", "runtime/vfs", "host", "modules", "sdk/go"} {
 		at, err := floorOf(pkg)
 		if err != nil {
 			t.Error(err)

@@ -24,8 +24,8 @@ import (
 	"github.com/torpor-run/torpor/runtime/source/files"
 	sourcehttp "github.com/torpor-run/torpor/runtime/source/http"
 	"github.com/torpor-run/torpor/runtime/source/push"
-	"github.com/torpor-run/torpor/runtime/source/spool"
 	"github.com/torpor-run/torpor/runtime/source/sqlite"
+	"github.com/torpor-run/torpor/runtime/spool"
 	"github.com/torpor-run/torpor/runtime/supervisor"
 )
 

@@ -13,11 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	goruntime "runtime"
 	"sync"
 
 	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/runtime/vfs"
 )
 
 // Defaults and bounds of [Config].
@@ -117,8 +116,7 @@ func (w *writer) write(p []byte) error {
 type Spool struct {
 	size   int64
 	memory []byte
-	file   *os.File // nil: all is in memory
-	named  bool     // the file still has its name, which goes with Close
+	file   *vfs.ScratchFile // nil: all is in memory
 
 	mu      sync.Mutex
 	holders int
@@ -126,18 +124,11 @@ type Spool struct {
 
 // toFile moves what is in memory to a file.
 func (s *Spool) toFile(folder string) error {
-	file, err := os.CreateTemp(folder, "torpor-spool-")
+	file, err := vfs.Scratch(folder)
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
-	s.file, s.named = file, true
-	// Where an open file can lose its name it does so at once: then a crash leaves nothing.
-	if goruntime.GOOS != "windows" {
-		if err := os.Remove(file.Name()); err != nil {
-			return fmt.Errorf("spool: %w", err)
-		}
-		s.named = false
-	}
+	s.file = file
 	if _, err := file.Write(s.memory); err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}
@@ -149,9 +140,9 @@ func (s *Spool) toFile(folder string) error {
 func (s *Spool) Size() int64 { return s.size }
 
 // Reader reads the bytes from the beginning; each reader reads for itself. It is good until Close.
-func (s *Spool) Reader() io.Reader {
+func (s *Spool) Reader() *io.SectionReader {
 	if s.file == nil {
-		return bytes.NewReader(s.memory)
+		return io.NewSectionReader(bytes.NewReader(s.memory), 0, s.size)
 	}
 	return io.NewSectionReader(s.file, 0, s.size)
 }
@@ -200,9 +191,6 @@ func (s *Spool) Close() error {
 	file := s.file
 	s.file = nil
 	err := file.Close()
-	if s.named {
-		err = errors.Join(err, os.Remove(file.Name()))
-	}
 	if err != nil {
 		return fmt.Errorf("spool: %w", err)
 	}

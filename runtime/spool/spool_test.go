@@ -12,7 +12,7 @@ import (
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
-	"github.com/torpor-run/torpor/runtime/source/spool"
+	"github.com/torpor-run/torpor/runtime/spool"
 )
 
 func Example() {

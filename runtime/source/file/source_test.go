@@ -18,7 +18,7 @@ import (
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime/source/sourcetest"
-	"github.com/torpor-run/torpor/runtime/source/spool"
+	"github.com/torpor-run/torpor/runtime/spool"
 )
 
 // TestSource holds the source to what the runtime asks of every one.

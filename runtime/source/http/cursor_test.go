@@ -27,7 +27,7 @@ import (
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/source/http"
 	"github.com/torpor-run/torpor/runtime/source/sourcetest"
-	"github.com/torpor-run/torpor/runtime/source/spool"
+	"github.com/torpor-run/torpor/runtime/spool"
 	"github.com/torpor-run/torpor/runtime/statedir"
 	"github.com/torpor-run/torpor/runtime/vfs"
 )

@@ -21,7 +21,7 @@ import (
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/source/http"
 	"github.com/torpor-run/torpor/runtime/source/sourcetest"
-	"github.com/torpor-run/torpor/runtime/source/spool"
+	"github.com/torpor-run/torpor/runtime/spool"
 )
 
 // service is a small one that keeps a text, and hands it over with a checksum behind it.

@@ -16,7 +16,7 @@ import (
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/source/push"
 	"github.com/torpor-run/torpor/runtime/source/sourcetest"
-	"github.com/torpor-run/torpor/runtime/source/spool"
+	"github.com/torpor-run/torpor/runtime/spool"
 )
 
 var _ runtime.AtomicSource = (*push.Source)(nil)
