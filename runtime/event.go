@@ -77,6 +77,49 @@ type SleepEvent struct {
 	Err     error
 }
 
+// Observers tells several observers of everything, one after the other.
+func Observers(all ...Observer) Observer { return observers(all) }
+
+type observers []Observer
+
+func (o observers) RestoreFinished(e RestoreEvent) {
+	for _, x := range o {
+		x.RestoreFinished(e)
+	}
+}
+
+func (o observers) SaveFinished(e SaveEvent) {
+	for _, x := range o {
+		x.SaveFinished(e)
+	}
+}
+
+func (o observers) RequestsHeld(service string, d time.Duration, err error) {
+	for _, x := range o {
+		x.RequestsHeld(service, d, err)
+	}
+}
+
+func (o observers) GenerationQuarantined(service, part string) {
+	for _, x := range o {
+		x.GenerationQuarantined(service, part)
+	}
+}
+
+func (o observers) lives(tell func(LifeObserver)) {
+	for _, x := range o {
+		if l, ok := x.(LifeObserver); ok {
+			tell(l)
+		}
+	}
+}
+
+func (o observers) ServiceWoken(e WakeEvent)  { o.lives(func(l LifeObserver) { l.ServiceWoken(e) }) }
+func (o observers) ServiceSlept(e SleepEvent) { o.lives(func(l LifeObserver) { l.ServiceSlept(e) }) }
+func (o observers) ProcessExited(service string) {
+	o.lives(func(l LifeObserver) { l.ProcessExited(service) })
+}
+
 // noObserver lets the runtime call an observer that may be absent.
 type noObserver struct{}
 

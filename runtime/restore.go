@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -50,6 +51,9 @@ func (s *Service) restoreParts(ctx context.Context, parts []*part) (found bool, 
 // the one before is tried; when none is left the part starts empty, and its last error says so.
 func (s *Service) restorePart(ctx context.Context, p *part) (found bool, err error) {
 	rt := s.rt
+	if s.given != nil {
+		return s.restoreGiven(ctx, p)
+	}
 	var damage []error
 	for {
 		opened, err := rt.dir.OpenNewest(s.name, p.Name)
@@ -67,7 +71,7 @@ func (s *Service) restorePart(ctx context.Context, p *part) (found bool, err err
 			rt.observer.RestoreFinished(RestoreEvent{Service: s.name, Part: p.Name, Err: err})
 			return false, err
 		}
-		event, err := s.restore(ctx, p, opened, p.Source.Restore)
+		event, err := s.restoreOpened(ctx, p, opened, p.Source.Restore)
 		rt.observer.RestoreFinished(event)
 		if err == nil {
 			p.base = opened.Generation
@@ -134,10 +138,7 @@ func (s *Service) loadable(ctx context.Context, parts []*part) error {
 		}
 		event := RestoreEvent{Service: s.name, Part: p.Name, Err: err}
 		if err == nil {
-			event, err = s.restore(ctx, p, opened, func(_ context.Context, native io.Reader) error {
-				_, err := io.Copy(io.Discard, native)
-				return err
-			})
+			event, err = s.restoreOpened(ctx, p, opened, discard)
 			err = errors.Join(err, opened.Close())
 		}
 		var fe *statefile.FileError
@@ -155,37 +156,80 @@ func (s *Service) loadable(ctx context.Context, parts []*part) error {
 	return nil
 }
 
-// restore runs one generation through its serializer into what takes the native state: the source's Restore.
-func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened, deliver func(context.Context, io.Reader) error) (RestoreEvent, error) {
-	start := time.Now()
-	header, info := opened.File().Header(), opened.File().Info()
-	event := RestoreEvent{Service: s.name, Part: p.Name, Generation: opened.Generation, Records: info.Records}
-	finish := func(err error) (RestoreEvent, error) {
-		event.Total, event.Err = time.Since(start), err
-		return event, err
+// restoreGiven gives p the state that a snapshot has for it.
+func (s *Service) restoreGiven(ctx context.Context, p *part) (found bool, err error) {
+	f := s.given[p]
+	if f == nil {
+		return false, nil
 	}
-	if header.Service != s.name || header.Part != p.Name {
-		return finish(fmt.Errorf("%s holds the state of %s/%s, not of %s/%s: put it back in its place", opened.Path, header.Service, header.Part, s.name, p.Name))
-	}
-	decoder, err := s.decoder(ctx, p, header.Serializer)
+	event, err := s.restore(ctx, p, f, decoder{serializer: p.Serializer}, p.Source.Restore)
+	s.rt.observer.RestoreFinished(event)
 	if err != nil {
-		return finish(err)
+		return false, err
 	}
+	p.base = 0 // no generation is what the service has now
+	s.mu.Lock()
+	p.lastErr = nil
+	s.mu.Unlock()
+	s.rt.logger.Info("state restored", "service", s.name, "part", p.Name, "records", event.Records, "bytes", event.Bytes, "took", event.Total)
+	return true, nil
+}
 
+// restoreOpened runs one generation through its serializer into what takes the native state: the source's Restore.
+func (s *Service) restoreOpened(ctx context.Context, p *part, opened *statedir.Opened, deliver func(context.Context, io.Reader) error) (RestoreEvent, error) {
+	header := opened.File().Header()
+	if header.Service != s.name || header.Part != p.Name {
+		err := fmt.Errorf("%s holds the state of %s/%s, not of %s/%s: put it back in its place", opened.Path, header.Service, header.Part, s.name, p.Name)
+		return RestoreEvent{Service: s.name, Part: p.Name, Generation: opened.Generation, Err: err}, err
+	}
+	start := time.Now()
+	dec, err := s.decoder(ctx, p, header.Serializer, s.rt.kept)
+	if err != nil {
+		return RestoreEvent{Service: s.name, Part: p.Name, Generation: opened.Generation, Total: time.Since(start), Err: err}, err
+	}
+	event, err := s.restore(ctx, p, opened.File(), dec, deliver)
+	event.Total = time.Since(start)
+	return event, err
+}
+
+// kept reads a serializer that the state directory keeps.
+func (rt *Runtime) kept(_ context.Context, digest [sha256.Size]byte) ([]byte, error) {
+	return rt.dir.Module(digest)
+}
+
+// restore runs a state through dec into what takes the native state.
+func (s *Service) restore(ctx context.Context, p *part, f *statefile.File, dec decoder, deliver func(context.Context, io.Reader) error) (RestoreEvent, error) {
+	start := time.Now()
+	event := RestoreEvent{Service: s.name, Part: p.Name, Generation: f.Header().Generation, Records: f.Info().Records}
 	line := newPipeline(ctx)
-	read, migrated, native := newBatchPipe(line.ctx), newBatchPipe(line.ctx), newBytePipe(line.ctx)
-	var readTook, migrateTook, decodeTook, deliverTook time.Duration
+	native := newBytePipe(line.ctx)
+	var deliverTook time.Duration
+	account := s.native(line, p, f, dec, native, &event)
+	line.stage(&deliverTook, func(ctx context.Context) error { return deliver(ctx, native) })
+	err := line.wait()
+	account()
+	event.Deliver = deliverTook - native.consumeWait
+	event.Total, event.Err = time.Since(start), err
+	return event, err
+}
+
+// native adds the stages to line that turn the records of f into native state. What it returns is to be called when
+// line has ended, and puts into event what they took.
+func (s *Service) native(line *pipeline, p *part, f *statefile.File, dec decoder, native *bytePipe, event *RestoreEvent) (account func()) {
+	header := f.Header()
+	read, migrated := newBatchPipe(line.ctx), newBatchPipe(line.ctx)
+	var readTook, migrateTook, decodeTook time.Duration
 	line.stage(&readTook, func(context.Context) error {
-		return readInto(opened.File().Records(), read, &event.Bytes)
+		return readInto(f.Records(), read, &event.Bytes)
 	})
 	call := abi.Call{Service: s.name, Part: p.Name, Schema: header.Serializer.Schema, Time: header.Created.UnixNano(), Settings: p.Settings}
 	records := read
-	if decoder.migrate {
+	if dec.migrate {
 		step := call
 		step.From, step.To = header.Serializer.Schema, p.Schema
 		records, call.Schema = migrated, p.Schema
 		line.stage(&migrateTook, func(ctx context.Context) error {
-			if err := decoder.serializer.Migrate(ctx, step, read, migrated); err != nil {
+			if err := dec.serializer.Migrate(ctx, step, read, migrated); err != nil {
 				return err
 			}
 			migrated.end()
@@ -193,21 +237,19 @@ func (s *Service) restore(ctx context.Context, p *part, opened *statedir.Opened,
 		})
 	}
 	line.stage(&decodeTook, func(ctx context.Context) error {
-		if err := decoder.serializer.Load(ctx, call, records, native); err != nil {
+		if err := dec.serializer.Load(ctx, call, records, native); err != nil {
 			return err
 		}
-		native.CloseWrite() // only now: the source takes the end of the stream for success
+		native.CloseWrite() // only now: who reads takes the end of the stream for success
 		return nil
 	})
-	line.stage(&deliverTook, func(ctx context.Context) error { return deliver(ctx, native) })
-	err = line.wait()
-	event.Read = readTook - read.produceWait
-	event.Decode = decodeTook - records.consumeWait - native.produceWait
-	if decoder.migrate {
-		event.Decode += migrateTook - read.consumeWait - migrated.produceWait
+	return func() {
+		event.Read = readTook - read.produceWait
+		event.Decode = decodeTook - records.consumeWait - native.produceWait
+		if dec.migrate {
+			event.Decode += migrateTook - read.consumeWait - migrated.produceWait
+		}
 	}
-	event.Deliver = deliverTook - native.consumeWait
-	return finish(err)
 }
 
 // readInto moves a file's records onto the belt without copying them. The belt is ended after the last
@@ -237,8 +279,8 @@ type decoder struct {
 }
 
 // decoder chooses what reads a state that w wrote: the configured serializer, if it reads that schema
-// or can migrate it, otherwise the very module that wrote it, which the state directory kept.
-func (s *Service) decoder(ctx context.Context, p *part, w statefile.Serializer) (decoder, error) {
+// or can migrate it, otherwise the very module that wrote it, which find reads.
+func (s *Service) decoder(ctx context.Context, p *part, w statefile.Serializer, find moduleFinder) (decoder, error) {
 	d := p.Serializer.Descriptor()
 	if d.Name == w.Name {
 		switch {
@@ -252,9 +294,9 @@ func (s *Service) decoder(ctx context.Context, p *part, w statefile.Serializer) 
 	if s.rt.compile == nil {
 		return decoder{}, fmt.Errorf("%w: %s, which %s %s does not read", abi.ErrVersion, written, d.Name, d.Version)
 	}
-	wasm, err := s.rt.dir.Module(w.Digest)
+	wasm, err := find(ctx, w.Digest)
 	if err != nil {
-		return decoder{}, fmt.Errorf("%s, which %s %s does not read, and the module is not in the state directory: %w", written, d.Name, d.Version, err)
+		return decoder{}, fmt.Errorf("%s, which %s %s does not read, and the module cannot be had: %w", written, d.Name, d.Version, err)
 	}
 	old, err := s.rt.compile(ctx, w.Name, wasm)
 	if err != nil {

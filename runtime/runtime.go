@@ -31,8 +31,13 @@ const (
 
 // Config is what a [Runtime] is made of.
 type Config struct {
-	Dir      *statedir.Dir // nil: persistence is disabled, nothing is read or written
-	Services []ServiceConfig
+	Dir *statedir.Dir // nil: persistence is disabled, nothing is read or written
+	// Ephemeral says that Dir lasts as long as the process: persistence is disabled, and Dir is there for snapshots
+	// alone. Then a part may do without a serializer.
+	Ephemeral bool
+	Scratch   string // folder for temporary files; "" is the system's
+	Version   string // of the program, for snapshots to say
+	Services  []ServiceConfig
 	// Compile makes a serializer of a module kept in the state directory, for states that the
 	// configured serializer does not read; name is the one it wrote into the state. nil: such states are
 	// refused.
@@ -98,6 +103,10 @@ type Runtime struct {
 	lives    LifeObserver
 	services []*Service
 
+	ephemeral bool
+	scratch   string
+	version   string
+
 	life     context.Context // ends with Close
 	stop     context.CancelFunc
 	mu       sync.Mutex // guards closed, and flushers against being added to while Close waits
@@ -111,7 +120,8 @@ func New(cfg Config) (*Runtime, error) {
 		cfg.Observer = noObserver{}
 	}
 	life, stop := context.WithCancel(context.Background())
-	rt := &Runtime{dir: cfg.Dir, compile: cfg.Compile, logger: cfg.Logger, observer: cfg.Observer, lives: noObserver{}, life: life, stop: stop}
+	rt := &Runtime{dir: cfg.Dir, compile: cfg.Compile, logger: cfg.Logger, observer: cfg.Observer, lives: noObserver{},
+		ephemeral: cfg.Ephemeral, scratch: cfg.Scratch, version: cfg.Version, life: life, stop: stop}
 	if l, ok := cfg.Observer.(LifeObserver); ok {
 		rt.lives = l
 	}
@@ -184,7 +194,7 @@ func (rt *Runtime) background(f func()) bool {
 }
 
 // Persistent reports whether state is read and written at all.
-func (rt *Runtime) Persistent() bool { return rt.dir != nil }
+func (rt *Runtime) Persistent() bool { return rt.dir != nil && !rt.ephemeral }
 
 // Services lists the services in the order of the configuration. Do not change the slice.
 func (rt *Runtime) Services() []*Service { return rt.services }

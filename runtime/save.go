@@ -126,16 +126,7 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 		}
 		return nil
 	}
-	var err error
-	if s.gate.closed() {
-		err = take(ctx) // the caller holds requests already
-	} else if a, ok := parts[0].Source.(AtomicSource); ok && len(s.parts) == 1 && a.AtomicCapture() {
-		start := time.Now()
-		err = take(ctx)
-		s.rt.observer.RequestsHeld(s.name, time.Since(start), err)
-	} else {
-		err = s.holding(ctx, take)
-	}
+	err := s.still(ctx, parts, take)
 	if err != nil {
 		for _, c := range caught {
 			s.giveUp(c.part, c.dirty, c.early, c.deaths)
@@ -144,6 +135,20 @@ func (s *Service) capture(ctx context.Context, parts []*part) ([]captured, error
 		return nil, err
 	}
 	return caught, nil
+}
+
+// still runs take, which captures parts, with requests held where that is necessary.
+func (s *Service) still(ctx context.Context, parts []*part, take func(context.Context) error) error {
+	if s.gate.closed() {
+		return take(ctx) // the caller holds requests already
+	}
+	if a, ok := parts[0].Source.(AtomicSource); ok && len(s.parts) == 1 && a.AtomicCapture() {
+		start := time.Now()
+		err := take(ctx)
+		s.rt.observer.RequestsHeld(s.name, time.Since(start), err)
+		return err
+	}
+	return s.holding(ctx, take)
 }
 
 // setCaptured notes what is captured and not committed yet: until it is, it counts as unsaved.

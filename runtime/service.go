@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/runtime/statefile"
 )
 
 // Status is what a service is doing; the words are LocalStack's.
@@ -41,7 +42,8 @@ type Service struct {
 
 	// working serializes saves, loads and resets; it is taken before state.
 	working chan struct{}
-	asking  chan struct{} // serializes asking whether it has changed: the answer counts once, and for all who ask
+	asking  chan struct{}             // serializes asking whether it has changed: the answer counts once, and for all who ask
+	given   map[*part]*statefile.File // what restores give instead of what is saved; under work
 
 	mu        sync.Mutex // guards what follows and the parts' figures
 	status    Status
@@ -122,7 +124,7 @@ func (rt *Runtime) newService(sc ServiceConfig) (*Service, error) {
 		if pc.Compression, err = Parse(fmt.Sprintf("compression of %s/%s", sc.Name, pc.Name), pc.Compression, Compressions()); err != nil {
 			return nil, err
 		}
-		if rt.Persistent() && (pc.Serializer == nil || pc.Source == nil || pc.Dirty == nil) {
+		if rt.dir != nil && (pc.Serializer == nil && rt.Persistent() || pc.Source == nil || pc.Dirty == nil) {
 			return nil, fmt.Errorf("service %s, part %s: serializer, source and dirty mark are required", sc.Name, pc.Name)
 		}
 		if pc.Lag < 0 || pc.Lag > MaxLag {
@@ -150,7 +152,7 @@ func (s *Service) Name() string { return s.name }
 // been handled and before its answer is finished: with ON_REQUEST saving it returns when what the request
 // changed is saved.
 func (s *Service) Enter(ctx context.Context) (leave func(), err error) {
-	if !s.rt.Persistent() {
+	if s.rt.dir == nil {
 		if s.process != nil {
 			return func() {}, s.ensureAwake(ctx)
 		}
@@ -173,7 +175,7 @@ func (s *Service) Enter(ctx context.Context) (leave func(), err error) {
 		s.gate.leave()
 		// Not: if the service is dirty. What this request changed may be in a save that is under way
 		// and not committed yet; that is to be waited for.
-		if s.save == SaveOnRequest && s.marks() != before {
+		if s.save == SaveOnRequest && s.rt.Persistent() && s.marks() != before {
 			// The request is over; its client's going away must not end the save.
 			ctx := context.WithoutCancel(ctx)
 			err := s.settle(ctx)
@@ -298,13 +300,13 @@ func (s *Service) Load(ctx context.Context) (found bool, err error) {
 // nothing is done. When it fails later, a service with a process is stopped, and the next wake gives back what is
 // saved.
 func (s *Service) Reset(ctx context.Context) error {
-	if !s.rt.Persistent() {
+	if s.rt.dir == nil {
 		return s.work(ctx, s.empty)
 	}
 	return s.work(ctx, func(ctx context.Context) error {
 		// Looked at first: what is live must not be given up where the empty state cannot be saved, as
 		// over a state file of a newer format.
-		if s.save == SaveManual {
+		if s.save == SaveManual || !s.rt.Persistent() {
 			return s.holding(ctx, s.empty)
 		}
 		if err := s.writable(); err != nil {

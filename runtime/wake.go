@@ -644,7 +644,7 @@ func (s *Service) reload(ctx context.Context) (found, again bool, err error) {
 	stopped := false
 	if offline := s.some((*part).offline); slices.ContainsFunc(offline, s.saved) {
 		// Looked at first: what the process keeps in memory goes when it is stopped.
-		if running && len(offline) < len(s.parts) {
+		if running && len(offline) < len(s.parts) && s.given == nil { // a snapshot has been looked at
 			if err := s.loadable(ctx, s.parts); err != nil {
 				return false, false, err
 			}
@@ -684,8 +684,11 @@ func (s *Service) reload(ctx context.Context) (found, again bool, err error) {
 	return found || foundOnline, false, nil
 }
 
-// saved reports whether there is a state file of the part, sound or not.
+// saved reports whether there is something to restore: a state file of the part, sound or not, or what a snapshot gives.
 func (s *Service) saved(p *part) bool {
+	if s.given != nil {
+		return s.given[p] != nil
+	}
 	gens, err := s.rt.dir.Generations(s.name, p.Name)
 	return !errors.Is(err, abi.ErrNotFound) && (err != nil || len(gens) > 0)
 }

@@ -1,0 +1,544 @@
+package runtime
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/torpor-run/torpor/host/abi"
+	"github.com/torpor-run/torpor/runtime/snapshot"
+	"github.com/torpor-run/torpor/runtime/statefile"
+	"github.com/torpor-run/torpor/runtime/vfs"
+)
+
+// ApplyOptions say how a snapshot is loaded. The zero value merges as LocalStack does.
+type ApplyOptions struct {
+	Strategy snapshot.Strategy // "": the first of [snapshot.Strategies]
+	// DryRun says what would change, and changes nothing.
+	DryRun bool
+}
+
+// Applied is what loading a snapshot has done, or would do, to a service.
+type Applied struct {
+	Service string
+	Parts   []AppliedPart
+}
+
+// AppliedPart is what it has done to one part, in records.
+type AppliedPart struct {
+	Part string
+	snapshot.Merged
+}
+
+// UnknownPartsError says that a snapshot has state of services, or parts of services, that there are not here. It wraps
+// abi.ErrNotFound.
+type UnknownPartsError struct {
+	Unknown []string // services, and parts as service/part
+	Known   []string // the services there are
+}
+
+func (e *UnknownPartsError) Error() string {
+	return fmt.Sprintf("the snapshot has state of %s, which is not configured here: nothing was loaded; the services are %s (load only those that are, or configure the others)",
+		strings.Join(e.Unknown, ", "), strings.Join(e.Known, ", "))
+}
+
+func (e *UnknownPartsError) Unwrap() error { return abi.ErrNotFound }
+
+// Capture takes the state of services, of all without names, into temporary files: of those that run as it is now, all
+// parts of a service at one moment, while its requests are held; of others as it is saved. It saves nothing, and leaves
+// marks of what is unsaved as they are. What has never had any state is left out. The error wraps abi.ErrNotFound for a
+// service there is not, [ErrBusy] where requests could not be held, and names the service. Close the snapshot.
+func (rt *Runtime) Capture(ctx context.Context, services ...string) (_ *snapshot.Snapshot, err error) {
+	if rt.dir == nil {
+		return nil, errDisabled
+	}
+	chosen, err := rt.chosen(services)
+	if err != nil {
+		return nil, err
+	}
+	var held closers
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, held.Close())
+		}
+	}()
+	var parts []snapshot.Part
+	for _, s := range chosen {
+		err := s.work(ctx, func(ctx context.Context) error {
+			states, err := s.states(ctx, &held)
+			for p, f := range states {
+				parts = append(parts, snapshot.Part{Service: s.name, Name: p.Name, File: f})
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return snapshot.New(snapshot.Info{Created: time.Now().UTC(), Torpor: rt.version}, parts, rt.module, held.Close)
+}
+
+// Generations is what is saved of services, of all without names: the newest generation of every part, or the one so many
+// before it. The error wraps abi.ErrNotFound. Close the snapshot.
+func (rt *Runtime) Generations(back int, services ...string) (*snapshot.Snapshot, error) {
+	if !rt.Persistent() {
+		return nil, errDisabled
+	}
+	if _, err := rt.chosen(services); err != nil {
+		return nil, err
+	}
+	return snapshot.Generations(rt.dir, back, services...)
+}
+
+// chosen are the services named, or all.
+func (rt *Runtime) chosen(names []string) ([]*Service, error) {
+	if len(names) == 0 {
+		return rt.services, nil
+	}
+	for _, name := range names {
+		if _, err := rt.Service(name); err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(rt.services), func(s *Service) bool { return !slices.Contains(names, s.name) }), nil
+}
+
+// module reads the serializer of a state that this runtime has saved or captured.
+func (rt *Runtime) module(_ context.Context, digest [sha256.Size]byte) ([]byte, error) {
+	for _, s := range rt.services {
+		for _, p := range s.parts {
+			if m, ok := p.Serializer.(portable); ok && p.Serializer.Digest() == digest {
+				return m.Wasm(), nil
+			}
+		}
+	}
+	return rt.dir.Module(digest)
+}
+
+// closers are closed together.
+type closers []io.Closer
+
+func (c *closers) add(x io.Closer) { *c = append(*c, x) }
+
+func (c *closers) Close() error {
+	var errs []error
+	for _, x := range *c {
+		errs = append(errs, x.Close())
+	}
+	*c = nil
+	return errors.Join(errs...)
+}
+
+// states is the state of every part that has one. What it opens is added to held, whatever comes. The caller is in work.
+func (s *Service) states(ctx context.Context, held *closers) (map[*part]*statefile.File, error) {
+	if st := s.state(); s.process == nil && st == StatusAvailable && !slices.ContainsFunc(s.parts, s.saved) {
+		// Nothing is saved, and nothing is there that is to be started for it: what it has is to be asked.
+		if err := s.wake(ctx); err != nil {
+			return nil, err
+		}
+	}
+	states := map[*part]*statefile.File{}
+	if s.state() == StatusRunning {
+		if err := s.settle(ctx); err != nil {
+			return nil, err
+		}
+		return states, s.live(ctx, s.parts, states, held)
+	}
+	var unsaved []*part // of a program that does not run: its files are there
+	for _, p := range s.parts {
+		_, dirty := p.Dirty.Since()
+		if p.offline() && s.state() != StatusError && (dirty || !s.saved(p) || s.newer(ctx, p)) {
+			unsaved = append(unsaved, p)
+			continue
+		}
+		opened, err := s.rt.dir.OpenNewest(s.name, p.Name)
+		if errors.Is(err, abi.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("service %s, part %s: its saved state cannot be read: %w", s.name, p.Name, err)
+		}
+		held.add(opened)
+		states[p] = opened.File()
+	}
+	return states, s.live(ctx, unsaved, states, held)
+}
+
+// newer reports whether what a part's source finds was changed after it was saved.
+func (s *Service) newer(ctx context.Context, p *part) bool {
+	d, ok := p.Source.(DatedSource)
+	if !ok {
+		return false
+	}
+	s.mu.Lock()
+	savedAt := p.savedAt
+	s.mu.Unlock()
+	at, err := d.Modified(ctx)
+	return err == nil && !at.IsZero() && !savedAt.IsZero() && at.After(savedAt)
+}
+
+// live captures parts at one moment, and adds their states, proved as when they are saved.
+func (s *Service) live(ctx context.Context, parts []*part, states map[*part]*statefile.File, held *closers) (err error) {
+	if len(parts) == 0 {
+		return nil
+	}
+	for _, p := range parts {
+		if p.Serializer == nil {
+			return fmt.Errorf("service %s, part %s: it has no serializer", s.name, p.Name)
+		}
+	}
+	var caught []captured
+	defer func() {
+		for _, c := range caught {
+			err = errors.Join(err, c.capture.Close())
+		}
+	}()
+	take := func(ctx context.Context) error {
+		for _, p := range parts {
+			start := time.Now()
+			c, err := p.Source.Capture(ctx)
+			if err != nil {
+				return fmt.Errorf("service %s, part %s: capture: %w", s.name, p.Name, err)
+			}
+			caught = append(caught, captured{part: p, capture: c, at: start})
+		}
+		return nil
+	}
+	if err := s.still(ctx, parts, take); err != nil {
+		return err
+	}
+	for _, c := range caught {
+		event := SaveEvent{Created: c.at.UTC(), Generation: max(1, s.generationOf(c.part))}
+		f, err := s.scratch(c.part, event.Generation, event.Created, held, func(w *statefile.Writer) error {
+			_, err := s.serialize(ctx, c, w, c.capture.WriteNative, &event)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("service %s, part %s: %w", s.name, c.part.Name, err)
+		}
+		states[c.part] = f
+	}
+	return nil
+}
+
+// scratch makes a state file of a part that lasts until held is closed. write writes and closes it.
+func (s *Service) scratch(p *part, generation uint64, created time.Time, held *closers, write func(*statefile.Writer) error) (*statefile.File, error) {
+	file, err := vfs.Scratch(s.rt.scratch)
+	if err != nil {
+		return nil, err
+	}
+	held.add(file)
+	buffer := bufio.NewWriterSize(file, 256<<10)
+	w, err := statefile.NewWriter(buffer, statefile.Header{Service: s.name, Part: p.Name, Generation: generation, Created: created, Serializer: p.writtenBy()})
+	if err == nil {
+		err = write(w)
+	}
+	if err == nil {
+		err = buffer.Flush()
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return statefile.Open(file, info.Size(), "temporary file of "+s.name+"/"+p.Name)
+}
+
+// Apply loads a snapshot into the services it has state of. It is all or nothing: what is to be given to each service is
+// made, and loaded once for trial, before the first one is touched; requests to all of them are held meanwhile; and where
+// a service then refuses it, or it cannot be saved, all get back what they had. Parts of these services that the snapshot
+// has nothing of stay as they are. Services that sleep are woken; one whose saved state could not be loaded runs again.
+// With persistence, what was loaded is saved before requests go on, unless the save strategy is MANUAL.
+//
+// Errors: an *[UnknownPartsError]; [ErrBusy]; [ErrExternal] where files of a service that somebody else runs would be
+// replaced; abi.ErrVersion and abi.ErrCorrupt for states that cannot be read. They name the service and part. An error
+// that wraps [ErrHalf] is the only one after which services may not be as they were.
+func (rt *Runtime) Apply(ctx context.Context, in *snapshot.Snapshot, o ApplyOptions) (_ []Applied, err error) {
+	if rt.dir == nil {
+		return nil, errDisabled
+	}
+	if o.Strategy, err = Parse("merge strategy", string(o.Strategy), snapshot.Strategies()); err != nil {
+		return nil, err
+	}
+	services, err := rt.targets(in)
+	if err != nil {
+		return nil, err
+	}
+	a := &application{ApplyOptions: o, in: in}
+	defer func() { err = errors.Join(err, a.held.Close()) }()
+	if err := a.alone(ctx, services); err != nil {
+		return nil, err
+	}
+	out := make([]Applied, len(a.services))
+	for i, t := range a.services {
+		out[i] = t.applied
+	}
+	return out, nil
+}
+
+// ErrHalf: a service could not be given back what it had when a snapshot could not be loaded.
+var ErrHalf = errors.New("and the state before could not be given back")
+
+// targets are the services that a snapshot has state of.
+func (rt *Runtime) targets(in *snapshot.Snapshot) ([]*Service, error) {
+	var services []*Service
+	unknown := &UnknownPartsError{}
+	for _, s := range rt.services {
+		unknown.Known = append(unknown.Known, s.name)
+	}
+	for _, name := range in.Services() {
+		s, err := rt.Service(name)
+		if err != nil {
+			unknown.Unknown = append(unknown.Unknown, name)
+			continue
+		}
+		for _, p := range in.Of(name) {
+			i := slices.IndexFunc(s.parts, func(q *part) bool { return q.Name == p.Name })
+			if i < 0 {
+				unknown.Unknown = append(unknown.Unknown, p.String())
+				continue
+			}
+			if s.external && s.parts[i].offline() && !s.parts[i].SelfMarking {
+				return nil, fmt.Errorf("service %s, part %s: %w, and its source would replace files under it: nothing was loaded", s.name, p.Name, ErrExternal)
+			}
+		}
+		services = append(services, s)
+	}
+	if len(unknown.Unknown) > 0 {
+		return nil, unknown
+	}
+	return services, nil
+}
+
+// application is one snapshot being loaded.
+type application struct {
+	ApplyOptions
+	in       *snapshot.Snapshot
+	services []*target
+	held     closers
+}
+
+// target is one service of an application.
+type target struct {
+	*Service
+	before, after map[*part]*statefile.File // after: of all parts that get one
+	refusal       error                     // why its saved state could not be loaded
+	applied       Applied
+}
+
+// alone goes on when no other work is under way on any of services, with their requests held.
+func (a *application) alone(ctx context.Context, services []*Service) error {
+	if len(services) == 0 {
+		return a.run(ctx)
+	}
+	s := services[0]
+	return s.work(ctx, func(ctx context.Context) error {
+		a.services = append(a.services, &target{Service: s, applied: Applied{Service: s.name}})
+		if a.DryRun {
+			return a.alone(ctx, services[1:])
+		}
+		return s.holding(ctx, func(ctx context.Context) error { return a.alone(ctx, services[1:]) })
+	})
+}
+
+func (a *application) run(ctx context.Context) error {
+	for _, t := range a.services {
+		if err := a.prepare(ctx, t); err != nil {
+			return err
+		}
+	}
+	if a.DryRun {
+		return nil
+	}
+	for i, t := range a.services {
+		err := t.give(ctx, t.after)
+		if err == nil {
+			err = t.keep(ctx)
+		}
+		if err != nil {
+			err = fmt.Errorf("service %s: the snapshot was not loaded: %w", t.name, err)
+			return errors.Join(err, a.undo(context.WithoutCancel(ctx), a.services[:i+1]))
+		}
+	}
+	for _, t := range a.services {
+		t.accept()
+		t.rt.logger.Info("snapshot loaded", "service", t.name, "snapshot", cmp.Or(a.in.Name, "unnamed"), "merge", a.Strategy)
+	}
+	return nil
+}
+
+// prepare makes the states that a service is to get, and tries them.
+func (a *application) prepare(ctx context.Context, t *target) (err error) {
+	t.refusal = t.refused()
+	// What cannot be loaded is no reason not to load something else over it.
+	if t.before, err = t.states(ctx, &a.held); err != nil && (t.refusal == nil || a.Strategy != snapshot.Overwrite) {
+		return err
+	}
+	t.after = map[*part]*statefile.File{}
+	if t.process != nil { // which is started anew, and so has to be given all
+		maps.Copy(t.after, t.before)
+	}
+	for _, p := range t.parts {
+		got, ok := a.in.Part(t.name, p.Name)
+		if !ok {
+			continue
+		}
+		failed := func(err error) error {
+			return fmt.Errorf("service %s, part %s: the snapshot cannot be loaded: %w", t.name, p.Name, err)
+		}
+		if p.Serializer == nil {
+			return failed(errors.New("the part has no serializer"))
+		}
+		incoming, err := t.own(ctx, p, got.File, a.in.Module, &a.held)
+		if err != nil {
+			return failed(err)
+		}
+		live := t.before[p]
+		if live != nil && a.Strategy != snapshot.Overwrite {
+			if live, err = t.own(ctx, p, live, t.rt.module, &a.held); err != nil {
+				return fmt.Errorf("service %s, part %s: its state cannot be merged with: %w", t.name, p.Name, err)
+			}
+		}
+		d := p.Serializer.Descriptor()
+		var merged snapshot.Merged
+		state, err := t.scratch(p, max(1, t.generationOf(p)), time.Now().UTC(), &a.held, func(w *statefile.Writer) error {
+			merged, err = snapshot.Merge(ctx, live, incoming, snapshot.MergeOptions{Strategy: a.Strategy, Nesting: d.Nesting, Ordered: d.Ordered, Folder: t.rt.scratch}, w)
+			if err == nil {
+				_, err = w.Close()
+			}
+			return err
+		})
+		if err == nil {
+			if err = t.tried(ctx, p, state); err != nil && merged.Kept > 0 {
+				err = &snapshot.RefusedError{Serializer: d.Name, Strategy: a.Strategy, Err: err}
+			}
+		}
+		if err != nil {
+			return failed(err)
+		}
+		t.after[p] = state
+		t.applied.Parts = append(t.applied.Parts, AppliedPart{Part: p.Name, Merged: merged})
+	}
+	return nil
+}
+
+// own gives a state as the part's own serializer writes it, as which it can be merged.
+func (s *Service) own(ctx context.Context, p *part, f *statefile.File, module moduleFinder, held *closers) (*statefile.File, error) {
+	header := f.Header()
+	dec, err := s.decoder(ctx, p, header.Serializer, module)
+	if err != nil {
+		return nil, err
+	}
+	if dec.serializer == p.Serializer && !dec.migrate && header.Serializer.Schema == p.Schema {
+		return f, nil
+	}
+	return s.scratch(p, header.Generation, header.Created, held, func(w *statefile.Writer) error {
+		line := newPipeline(ctx)
+		native, converted := newBytePipe(line.ctx), newBatchPipe(line.ctx)
+		s.native(line, p, f, dec, native, new(RestoreEvent))
+		line.stage(nil, func(ctx context.Context) error {
+			call := abi.Call{Service: s.name, Part: p.Name, Schema: p.Schema, Time: header.Created.UnixNano(), Settings: p.Settings}
+			if err := p.Serializer.Save(ctx, call, native, converted); err != nil {
+				return err
+			}
+			converted.end()
+			return nil
+		})
+		line.stage(nil, func(context.Context) error {
+			if err := drain(converted, w); err != nil {
+				return err
+			}
+			_, err := w.Close()
+			return err
+		})
+		return line.wait()
+	})
+}
+
+// tried loads a state into nothing.
+func (s *Service) tried(ctx context.Context, p *part, f *statefile.File) error {
+	_, err := s.restore(ctx, p, f, decoder{serializer: p.Serializer}, discard)
+	return err
+}
+
+func discard(_ context.Context, native io.Reader) error {
+	_, err := io.Copy(io.Discard, native)
+	return err
+}
+
+// give replaces the live state of a service by states. The caller is in work and holds requests.
+func (t *target) give(ctx context.Context, states map[*part]*statefile.File) error {
+	t.given = states
+	defer func() { t.given = nil }()
+	var err error
+	if t.process == nil {
+		if _, err = t.restoreParts(ctx, t.some(t.replaced)); err == nil {
+			t.set(StatusRunning, nil)
+		}
+	} else {
+		_, _, err = t.reload(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	for _, p := range t.some(t.replaced) {
+		p.base = 0
+		p.Dirty.Mark()
+	}
+	return nil
+}
+
+// replaced reports whether a part is given a state.
+func (s *Service) replaced(p *part) bool { return s.given[p] != nil }
+
+// keep saves what was given, as after a change by a request that is waited for.
+func (t *target) keep(ctx context.Context) error {
+	if !t.rt.Persistent() || t.save == SaveManual {
+		return nil
+	}
+	return t.saveParts(ctx, func(p *part) bool { return t.after[p] != nil })
+}
+
+// undo gives services back what they had.
+func (a *application) undo(ctx context.Context, services []*target) error {
+	var errs []error
+	for _, t := range services {
+		err := t.restoreBefore(ctx)
+		if err == nil {
+			continue
+		}
+		t.rt.logger.Error("a snapshot could not be loaded, and the state before could not be given back", "service", t.name, "error", err)
+		errs = append(errs, fmt.Errorf("service %s: %w: %w", t.name, ErrHalf, err))
+	}
+	return errors.Join(errs...)
+}
+
+// restoreBefore gives a service back what it had; where that is nothing, it is emptied.
+func (t *target) restoreBefore(ctx context.Context) error {
+	if t.refusal != nil { // nothing of it was live, and what is saved must not be replaced by nothing
+		t.set(StatusError, t.err)
+		return t.stopProcess(ctx)
+	}
+	if len(t.before) < len(t.after) {
+		if err := t.empty(ctx); err != nil {
+			return err
+		}
+	}
+	if len(t.before) == 0 {
+		return nil
+	}
+	return t.give(ctx, t.before)
+}
+
+// moduleFinder reads the serializer of a digest.
+type moduleFinder func(context.Context, [sha256.Size]byte) ([]byte, error)
