@@ -48,7 +48,9 @@ func ExampleNew() {
 
 	send := func(method, path, body string) {
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+		r := httptest.NewRequest(method, "http://localhost"+path, strings.NewReader(body))
+		r.RemoteAddr = "127.0.0.1:50000" // without a key only this machine may control
+		handler.ServeHTTP(w, r)
 		answer, _ := io.ReadAll(w.Body)
 		fmt.Println(strings.TrimSpace(fmt.Sprint(method, " ", path, " ", w.Code, " ", string(answer))))
 	}

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	goruntime "runtime"
@@ -33,6 +35,31 @@ func (s *server) localstackHealth(w http.ResponseWriter, r *http.Request) {
 	}{services, edition, s.Version, s.features()})
 }
 
+// healthAction does what LocalStack's POST /_localstack/health does: it ends the program, or starts it anew.
+func (s *server) healthAction(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Action string `json:"action"`
+	}
+	err := readBody(w, r, &body)
+	if err == nil {
+		do, known := map[string]func() error{"restart": s.Restart, "kill": s.Kill}[body.Action]
+		switch {
+		case !known:
+			err = badRequest("the action is %.64q; it may be restart or kill", body.Action)
+		case do == nil:
+			err = marked{fmt.Errorf("the action %s is not to be had where Torpor runs as it does now", body.Action), errNotHere}
+		default:
+			err = do()
+		}
+	}
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "ok") // who has gone away need not know
+}
+
 func (s *server) localstackInfo(w http.ResponseWriter, r *http.Request) {
 	_, err := os.Stat("/.dockerenv")
 	writeJSON(w, http.StatusOK, struct {
@@ -40,11 +67,12 @@ func (s *server) localstackInfo(w http.ResponseWriter, r *http.Request) {
 		Edition   string `json:"edition"`
 		Activated bool   `json:"is_license_activated"`
 		Session   string `json:"session_id"`
+		Machine   string `json:"machine_id"` // made up, as LocalStack does where it knows of none: nothing tells which machine this is
 		System    string `json:"system"`
 		Docker    bool   `json:"is_docker"`
 		ServerUTC string `json:"server_time_utc"`
 		Uptime    int64  `json:"uptime"` // seconds
-	}{s.Version, edition, false, s.Session, goruntime.GOOS, err == nil,
+	}{s.Version, edition, false, s.Session, "gen_" + s.Session[:min(12, len(s.Session))], goruntime.GOOS, err == nil,
 		time.Now().UTC().Format("2006-01-02T15:04:05"), int64(time.Since(s.Started).Seconds())})
 }
 

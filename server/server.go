@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,10 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/runtime/snapshot/repository"
+	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/statefile"
+	"github.com/torpor-run/torpor/runtime/vfs"
 	"github.com/torpor-run/torpor/server/gateway"
 )
 
@@ -24,14 +29,38 @@ type Config struct {
 	// Processes tells of a service's program, for health: something that makes JSON, such as a [Process]. May be
 	// nil, and ok false: there is none.
 	Processes func(service string) (process any, ok bool)
+	Access    Access          // who may control
 	Init      http.Handler    // answers GET /_localstack/init and /_localstack/init/{stage}; may be nil
 	Metrics   http.Handler    // answers /metrics
 	Observer  RequestObserver // may be nil
+	Events    *Events         // what GET /_torpor/events tells; nil: there is no such route
 	Logger    *slog.Logger
 	Version   string
 	Session   string // an id of this process's life
 	Started   time.Time
+
+	Snapshots *repository.Repository // where named snapshots are kept; nil: nowhere
+	// Saved is the runtime's state directory, to read single generations; nil: they cannot be read.
+	Saved *statedir.Dir
+	// Nesting gives abi.Descriptor.Nesting of a serializer that states were written by, for what is redacted; nil: keys are flat.
+	Nesting func(statefile.Serializer) string
+	// Scratch is the folder for temporary files, which have no names; "": the system's.
+	Scratch string
+	// MaxUpload is how many bytes a snapshot may have that a client hands over; 0: DefaultMaxUpload.
+	MaxUpload int64
+	// Kept is the folder where the definitions of remotes are kept, in RemotesFile; nil: they end with the process.
+	Kept vfs.FS
+	// Remotes opens a remote that a client has defined. url has placeholders, as {access_key_id}, for what is in params,
+	// which are secrets. nil: there are none that could be opened.
+	Remotes func(ctx context.Context, name, url string, params map[string]string) (repository.Remote, error)
+	// Resources says which records of a service are resources that LocalStack's clients show, by service.
+	Resources map[string]Resource
+	// Restart and Kill begin what POST /_localstack/health asks for, and return at once; nil: it is answered with 501.
+	Restart, Kill func() error
 }
+
+// DefaultMaxUpload is the default of [Config.MaxUpload].
+const DefaultMaxUpload = 64 << 30
 
 // Backend is how requests get into a service, and what is known of them.
 type Backend struct {
@@ -80,14 +109,31 @@ type server struct {
 	Config
 	router *gateway.Router
 	reads  map[string]*gateway.Reading // by service
+	guard  *guard
+	routes []*echo.Route // that there are
+
+	remotes *remotes
 }
 
 // New makes the handler of everything Torpor answers on its port. It is safe for concurrent use. An error says
-// what is wrong with the rules.
+// what is wrong with the rules, or with who may control.
 func New(cfg Config) (http.Handler, error) {
 	s := &server{Config: cfg, reads: map[string]*gateway.Reading{}}
 	if err := s.route(); err != nil {
 		return nil, err
+	}
+	var err error
+	if s.guard, err = cfg.Access.guard(s.Rules, s.Logger); err != nil {
+		return nil, err
+	}
+	if s.remotes, err = openRemotes(s.Kept, s.Logger); err != nil {
+		return nil, err
+	}
+	if s.MaxUpload < 0 {
+		return nil, fmt.Errorf("MaxUpload is %d bytes; it may be from 1, or 0 for %d", s.MaxUpload, int64(DefaultMaxUpload))
+	}
+	if s.MaxUpload == 0 {
+		s.MaxUpload = DefaultMaxUpload
 	}
 	return s.handler(), nil
 }
@@ -129,21 +175,25 @@ func (s *server) handler() http.Handler {
 		writeError(c.Response(), status, strings.ToLower(strings.ReplaceAll(http.StatusText(status), " ", "_")),
 			c.Request().Method+" "+c.Request().URL.Path+": "+http.StatusText(status), "see the HTTP reference in README.md for the routes there are")
 	}
+	e.Use(s.guard.admission)
 	route := func(method, path string, h http.HandlerFunc) { e.Add(method, path, echo.WrapHandler(h)) }
+	route(http.MethodPost, "/_localstack/health", s.healthAction)
 	for _, m := range []string{http.MethodGet, http.MethodHead} {
 		route(m, "/_localstack/health", s.localstackHealth)
 		route(m, "/_localstack/info", s.localstackInfo)
 		route(m, "/_torpor/health", s.health)
 	}
 	for action, run := range s.actions() {
-		all := s.control(func(w http.ResponseWriter, r *http.Request) { s.runAll(w, r, run) })
+		all := func(w http.ResponseWriter, r *http.Request) { s.runAll(w, r, run) }
 		route(http.MethodPost, "/_localstack/state/"+action, all)
 		e.Add(http.MethodPost, "/_localstack/state/:service/"+action, func(c echo.Context) error {
-			s.control(func(w http.ResponseWriter, r *http.Request) { s.runOne(w, r, c.Param("service"), run) })(c.Response(), c.Request())
+			s.runOne(c.Response(), c.Request(), c.Param("service"), run)
 			return nil
 		})
 	}
 	s.services(e)
+	s.native(e)
+	s.localstack(e)
 	if s.Init != nil {
 		for _, m := range []string{http.MethodGet, http.MethodHead} {
 			route(m, initPath, s.Init.ServeHTTP)
@@ -161,6 +211,7 @@ func (s *server) handler() http.Handler {
 	}
 	route(http.MethodGet, "/metrics", metrics)
 	route(http.MethodHead, "/metrics", metrics)
+	s.routes = e.Routes()
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Echo's router cleans and decodes paths, which for an object's key would be damage; so it

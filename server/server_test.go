@@ -44,7 +44,7 @@ func handlerOf(t *testing.T, cfg server.Config) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return h
+	return documented(t, h)
 }
 
 // served keeps what the server told of requests.

@@ -11,18 +11,19 @@ import (
 	"github.com/torpor-run/torpor/runtime"
 )
 
-// services adds the routes of single services: POST /_torpor/services/{service}/{sleep,wake,sync}, and the state
-// URLs of parts that are handed over.
+// services adds the routes of single services: POST /_torpor/services/{service}/{sleep,wake,sync,save,load,reset}, and
+// the state URLs of parts that are handed over.
 func (s *server) services(e *echo.Echo) {
-	for action, run := range map[string]func(context.Context, *runtime.Service) (any, error){"sleep": s.sleep, "wake": s.wake, "sync": s.sync} {
+	for action, run := range map[string]func(context.Context, *runtime.Service) (any, error){"sleep": s.saved(s.sleep), "wake": s.saved(s.wake),
+		"sync": s.saved(s.sync), "save": s.saved(s.saveService), "load": s.saved(s.loadService), "reset": s.resetService} {
 		e.Add(http.MethodPost, "/_torpor/services/:service/"+action, func(c echo.Context) error {
-			s.control(func(w http.ResponseWriter, r *http.Request) { s.runService(w, r, c.Param("service"), run) })(c.Response(), c.Request())
+			s.runService(c.Response(), c.Request(), c.Param("service"), run)
 			return nil
 		})
 	}
 	for _, m := range []string{http.MethodPut, http.MethodGet, http.MethodHead, http.MethodDelete} {
 		e.Add(m, "/_torpor/services/:service/parts/:part/state", func(c echo.Context) error {
-			s.control(func(w http.ResponseWriter, r *http.Request) { s.push(w, r, c.Param("service"), c.Param("part")) })(c.Response(), c.Request())
+			s.push(c.Response(), c.Request(), c.Param("service"), c.Param("part"))
 			return nil
 		})
 	}
@@ -34,15 +35,22 @@ func (s *server) runService(w http.ResponseWriter, r *http.Request, name string,
 	if err == nil {
 		answer, err = run(r.Context(), svc)
 	}
-	if err != nil && svc != nil && !s.Runtime.Persistent() && !errors.Is(err, runtime.ErrExternal) && !errors.Is(err, runtime.ErrProcess) {
-		writeError(w, http.StatusConflict, "persistence_disabled", err.Error(), "start Torpor with PERSISTENCE=1")
-		return
-	}
 	if err != nil {
 		s.fail(w, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, answer)
+}
+
+// saved is run for what takes persistence: without it, that is what its error is about.
+func (s *server) saved(run func(context.Context, *runtime.Service) (any, error)) func(context.Context, *runtime.Service) (any, error) {
+	return func(ctx context.Context, svc *runtime.Service) (any, error) {
+		answer, err := run(ctx, svc)
+		if err != nil && !s.Runtime.Persistent() && !errors.Is(err, runtime.ErrExternal) && !errors.Is(err, runtime.ErrProcess) {
+			err = marked{err, errNothingSaved}
+		}
+		return answer, err
+	}
 }
 
 func (s *server) sleep(ctx context.Context, svc *runtime.Service) (any, error) {

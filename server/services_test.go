@@ -51,7 +51,12 @@ func outside(t *testing.T, save runtime.SaveStrategy, wake time.Duration, start 
 			c.Processes = func(name string) (any, bool) {
 				return server.Process{State: "running", PID: 42, Restarts: 3}, name == "notes"
 			}
-			c.Push = map[string]http.Handler{"notes/store": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "pushed by "+r.Method) })}
+			c.Push = map[string]http.Handler{"notes/store": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Pushed", r.Method)
+				if r.Method != http.MethodGet {
+					w.WriteHeader(http.StatusNoContent)
+				}
+			})}
 			c.Rules = []gateway.Rule{{Service: "more", Paths: []string{"/more"}, Strip: true}}
 			c.Init = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "init "+r.URL.Path) })
 		}
@@ -106,7 +111,9 @@ func TestServicesBehindAProxy(t *testing.T) {
 	l.do(t, http.MethodGet, "/_localstack/init", "").wants(t, http.StatusOK, "init /_localstack/init")
 	l.do(t, http.MethodGet, "/_localstack/init/ready", "").wants(t, http.StatusOK, "init /_localstack/init/ready")
 	for _, m := range []string{http.MethodPut, http.MethodGet, http.MethodDelete} {
-		l.do(t, m, "/_torpor/services/notes/parts/store/state", "").wants(t, http.StatusOK, "pushed by "+m)
+		if a := l.do(t, m, "/_torpor/services/notes/parts/store/state", ""); a.status >= 300 || a.header.Get("Pushed") != m {
+			t.Errorf("%s: %d %s, pushed by %q", m, a.status, a.body, a.header.Get("Pushed"))
+		}
 		l.do(t, m, "/_torpor/services/notes/parts/assets/state", "").fault(t, http.StatusNotFound, "not_found")
 		l.do(t, m, "/_torpor/services/notes/parts/store/state", "", "Origin", "https://example.com").fault(t, http.StatusForbidden, "foreign_origin")
 	}

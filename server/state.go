@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/url"
 
 	"github.com/torpor-run/torpor/runtime"
 )
@@ -17,37 +16,47 @@ type stateLine struct {
 }
 
 // action is what a state call does to one service; message is for people.
-type action func(context.Context, *runtime.Service) (message string, err error)
+type action struct {
+	run func(context.Context, *runtime.Service) (message string, err error)
+	// start: the call's body may say that the service is to run then, {"start": true}.
+	start bool
+}
+
+// asked is the action with what the call's body asks for.
+func (a action) asked(w http.ResponseWriter, r *http.Request) (action, error) {
+	var body struct {
+		Start bool `json:"start"`
+	}
+	if !a.start {
+		return a, nil
+	}
+	if err := readBody(w, r, &body); err != nil || !body.Start {
+		return a, err
+	}
+	return action{run: func(ctx context.Context, svc *runtime.Service) (string, error) {
+		message, err := a.run(ctx, svc)
+		if err == nil {
+			err = svc.Wake(ctx)
+		}
+		return message, err
+	}}, nil
+}
 
 func (s *server) actions() map[string]action {
 	return map[string]action{
-		"save": func(ctx context.Context, svc *runtime.Service) (string, error) {
+		"save": {run: func(ctx context.Context, svc *runtime.Service) (string, error) {
 			return "", svc.Save(ctx)
-		},
-		"load": func(ctx context.Context, svc *runtime.Service) (string, error) {
+		}},
+		"load": {start: true, run: func(ctx context.Context, svc *runtime.Service) (string, error) {
 			found, err := svc.Load(ctx)
 			if err == nil && !found {
 				return "nothing is saved; the live state stays as it is", nil
 			}
 			return "", err
-		},
-		"reset": func(ctx context.Context, svc *runtime.Service) (string, error) {
+		}},
+		"reset": {run: func(ctx context.Context, svc *runtime.Service) (string, error) {
 			return "", svc.Reset(ctx)
-		},
-	}
-}
-
-// control guards a route that changes state: a page of another web origin, which a browser would let
-// send such a request unasked, is refused.
-func (s *server) control(h http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if origin := r.Header.Get("Origin"); origin != "" {
-			if u, err := url.Parse(origin); err != nil || u.Host != r.Host {
-				writeError(w, http.StatusForbidden, "foreign_origin", "control calls from the web origin "+origin+" are refused", "call without an Origin header, or from a page Torpor itself serves")
-				return
-			}
-		}
-		h(w, r)
+		}},
 	}
 }
 
@@ -61,10 +70,15 @@ func line(name, message string, err error) stateLine {
 // runAll answers with a line for each service as soon as it is done. The status is 200: each line says
 // how its service fared.
 func (s *server) runAll(w http.ResponseWriter, r *http.Request, run action) {
+	run, err := run.asked(w, r)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	enc := json.NewEncoder(w)
 	for _, svc := range s.Runtime.Services() {
-		message, err := run(r.Context(), svc)
+		message, err := run.run(r.Context(), svc)
 		if encErr := enc.Encode(line(svc.Name(), message, err)); encErr != nil {
 			return // the client has gone; so has its context
 		}
@@ -76,9 +90,12 @@ func (s *server) runOne(w http.ResponseWriter, r *http.Request, name string, run
 	status := http.StatusOK
 	svc, err := s.Runtime.Service(name)
 	var message string
+	if err == nil {
+		run, err = run.asked(w, r)
+	}
 	if err != nil {
 		status, _ = statusOf(err)
-	} else if message, err = run(r.Context(), svc); err != nil {
+	} else if message, err = run.run(r.Context(), svc); err != nil {
 		status = http.StatusInternalServerError // whatever it was: LocalStack's clients know no other
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
