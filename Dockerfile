@@ -4,7 +4,10 @@
 # serializers. Nothing else is in it, not even a shell.
 #
 #   docker build -t torpor .
-#   docker run --rm -p 127.0.0.1:4566:4566 -v torpor-data:/var/lib/torpor torpor
+#   docker run --rm -p 127.0.0.1:4566:4566 -v torpor-data:/var/lib/torpor -e TORPOR_CONTROL=any torpor
+#
+# With TORPOR_CONTROL=any whoever reaches the published port, which is this machine, may save, load and reset
+# state; with -e TORPOR_API_KEY=… in its place, who sends that key. With neither, nobody outside of the container.
 
 FROM golang:1.26-bookworm AS build
 ENV CGO_ENABLED=0 GOTOOLCHAIN=local

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/modules"
+	"github.com/torpor-run/torpor/runtime/snapshot/seal"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,6 +37,10 @@ func TestExitCodes(t *testing.T) {
 		fmt.Errorf("x: %w", abi.ErrNotFound):    5,
 		fmt.Errorf("x: %w", abi.ErrLocked):      6,
 		fmt.Errorf("x: %w", abi.ErrTooLarge):    7,
+		fmt.Errorf("x: %w", errNotAllowed):      8,
+		fmt.Errorf("x: %w", seal.ErrKey):        9,
+		errDifferent:                            1,
+		fmt.Errorf("x: %w", notAllowed{io.EOF}): 8,
 		fmt.Errorf("x: %w", fs.ErrPermission):   1,
 		errors.Join(nil, abi.ErrLocked, io.EOF): 6,
 	} {
@@ -59,9 +63,9 @@ func TestCommandLine(t *testing.T) {
 		{"version flag", []string{"--version"}, 0, Version, ""},
 		{"version", []string{"version"}, 0, "torpor " + Version, ""},
 		{"module", []string{"module"}, 0, "warm", ""},
-		{"unknown command", []string{"start"}, 2, "", `unknown command "start"; the commands are completion, config, health, inspect, module, serve, sleep, sync, verify, version, wake`},
+		{"unknown command", []string{"start"}, 2, "", `unknown command "start"; the commands are completion, config, diff, health, inspect, load, module, records, reset, save, serve, sleep, snapshot, status, sync, verify, version, wake`},
 		{"unknown command of module", []string{"module", "cool"}, 2, "", `"cool"`},
-		{"unknown flag", []string{"serve", "--lisen", "x"}, 2, "", "unknown flag: --lisen; torpor serve has --cache, --compression, --config, --data"},
+		{"unknown flag", []string{"serve", "--lisen", "x"}, 2, "", "unknown flag: --lisen; torpor serve has --api-key-file, "},
 		{"flag without a value", []string{"serve", "--listen"}, 2, "", "--listen"},
 		{"an argument too many", []string{"serve", "now"}, 2, "", `"now"`},
 		{"mistaken setting", []string{"serve", "--proof", "no"}, 2, "", `--proof is "no"; allowed are full, sampled, off`},
@@ -344,16 +348,6 @@ func TestServeStoppedBeforeItIsUp(t *testing.T) {
 		[]string{"serve", "--listen", "127.0.0.1:0", "--data", filepath.Join(t.TempDir(), "data"), "--load-strategy", "ON_STARTUP"})
 	if code != 0 {
 		t.Errorf("exit code %d: %s", code, errs.String())
-	}
-}
-
-func TestWarnsWhenOthersCanReachIt(t *testing.T) {
-	for ip, want := range map[string]bool{"127.0.0.1": false, "::1": false, "0.0.0.0": true, "10.0.0.1": true} {
-		var log strings.Builder
-		warnOpen(slog.New(slog.NewTextHandler(&log, nil)), &net.TCPAddr{IP: net.ParseIP(ip), Port: 1})
-		if got := strings.Contains(log.String(), "WARN"); got != want {
-			t.Errorf("%s: warned %v, want %v", ip, got, want)
-		}
 	}
 }
 

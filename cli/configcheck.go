@@ -235,6 +235,8 @@ func describeSource(s config.Source) string {
 func (p *program) configSchema() *cobra.Command {
 	return &cobra.Command{
 		Use: "schema", Short: "Print the JSON Schema of the configuration file, for editors", Args: args(cobra.NoArgs),
+		Long: `Schema prints the JSON Schema of the configuration file. Editors check and complete the file by it: see
+torpor config --help.`,
 		Example: "  torpor config schema > torpor.schema.json",
 		RunE: func(*cobra.Command, []string) error {
 			_, err := p.Out.Write(config.Schema())
@@ -247,6 +249,10 @@ func (p *program) configPresets() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "presets", Short: "List the presets", Args: args(cobra.NoArgs),
+		Long: `Presets lists what a service in the configuration file can be made of with "preset: NAME": each says how
+some well-known program is run and where its state is.`,
+		Example: `  torpor config presets
+  torpor config presets --json | jq -r '.[].name'`,
 		RunE: func(*cobra.Command, []string) error {
 			type preset struct {
 				Name  string `json:"name"`
@@ -273,6 +279,7 @@ func (p *program) configPresets() *cobra.Command {
 func (p *program) configPreset() *cobra.Command {
 	return &cobra.Command{
 		Use: "preset NAME", Short: "Print a preset: YAML of the same form as a service", Args: args(cobra.ExactArgs(1)),
+		Long:    `Preset prints what a preset says. It can be copied into the configuration file and changed there.`,
 		Example: "  torpor config preset json-server",
 		RunE: func(_ *cobra.Command, a []string) error {
 			b, err := config.Preset(a[0])

@@ -10,33 +10,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
-	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/server"
 )
-
-// maxAnswerBytes bounds the answer of whatever listens there.
-const maxAnswerBytes = 4 << 20
-
-// ask sends a request to the runtime that listens there, and gives its answer.
-func ask(ctx context.Context, method, listen, path string) (body []byte, status int, err error) {
-	u := "http://" + reachable(listen) + path
-	req, err := http.NewRequestWithContext(ctx, method, u, nil)
-	if err != nil {
-		return nil, 0, usageError{fmt.Errorf("listen address %q: %w", listen, err)}
-	}
-	// Straight to the address: what listens on this machine is not behind a proxy.
-	transport := &http.Transport{DisableKeepAlives: true}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		return nil, 0, fmt.Errorf("no torpor answers: %w", err)
-	}
-	defer resp.Body.Close()
-	if body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes)); err != nil {
-		return nil, 0, fmt.Errorf("%s: %w", u, err)
-	}
-	return body, resp.StatusCode, nil
-}
 
 // serviceCommand is a command that tells the running torpor to do something with one service.
 func (p *program) serviceCommand(action, short, long, example string, tell func(io.Writer, []byte) error) *cobra.Command {
@@ -44,22 +21,19 @@ func (p *program) serviceCommand(action, short, long, example string, tell func(
 	var timeout time.Duration
 	cmd := &cobra.Command{Use: action + " SERVICE", Short: short, Long: long, Example: example, Args: args(cobra.ExactArgs(1))}
 	flags := cmd.Flags()
-	addFlagsFor(flags, "listen")
+	addClientFlags(flags)
 	flags.BoolVar(&asJSON, "json", false, "print the answer as it came")
-	flags.DurationVar(&timeout, "timeout", 10*time.Minute, "how long to wait for it")
+	addTimeout(flags, &timeout)
 	cmd.RunE = func(cmd *cobra.Command, words []string) error {
-		s, err := readSettings(flags, p.environ, knownServices())
+		c, _, err := p.controller(flags)
 		if err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 		defer cancel()
-		body, status, err := ask(ctx, http.MethodPost, s.Listen, "/_torpor/services/"+url.PathEscape(words[0])+"/"+action)
+		body, err := c.answer(ctx, serviceRequest(action, words[0]))
 		if err != nil {
 			return err
-		}
-		if status != http.StatusOK {
-			return refusal(action+" "+words[0], body, status)
 		}
 		if asJSON {
 			_, err := p.Out.Write(body)
@@ -70,28 +44,14 @@ func (p *program) serviceCommand(action, short, long, example string, tell func(
 	return cmd
 }
 
-// refusal is the error that an answer means.
-func refusal(what string, body []byte, status int) error {
-	var said struct {
-		Error struct{ Message, Hint string }
-	}
-	if json.Unmarshal(body, &said) != nil || said.Error.Message == "" {
-		return fmt.Errorf("%s: the answer is %d %s, and not as torpor's are", what, status, http.StatusText(status))
-	}
-	err := fmt.Errorf("%s: %s", what, said.Error.Message)
-	if said.Error.Hint != "" {
-		err = fmt.Errorf("%w; %s", err, said.Error.Hint)
-	}
-	if status == http.StatusNotFound {
-		err = notFound{err}
-	}
-	return err
+// serviceRequest is a request to do something with a service.
+func serviceRequest(action, service string) request {
+	return request{what: action + " " + service, method: http.MethodPost, path: "/_torpor/services/" + url.PathEscape(service) + "/" + action}
 }
 
-// notFound marks an error that another process found to be abi.ErrNotFound.
-type notFound struct{ error }
-
-func (notFound) Is(target error) bool { return target == abi.ErrNotFound }
+func addTimeout(flags *pflag.FlagSet, timeout *time.Duration) {
+	flags.DurationVar(timeout, "timeout", patience, "how long to wait for it")
+}
 
 func (p *program) sleep() *cobra.Command {
 	return p.serviceCommand("sleep", "Save a service and stop it",

@@ -3,11 +3,9 @@ package cli
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"text/tabwriter"
@@ -24,37 +22,33 @@ func (p *program) health() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a running torpor how it is",
-		Long: `Health asks the runtime that listens where --listen ($TORPOR_LISTEN) says, and prints what it would
-lose if it died now. The exit code is 0 when every service is served, otherwise 1: it is made for a
-container's health check.`,
+		Long: `Health asks the runtime at --url ($TORPOR_URL), or else the one that listens where --listen ($TORPOR_LISTEN)
+says, and prints what it would lose if it died now. The exit code is 0 when every service is served,
+otherwise 1: it is made for a container's health check. It needs no key.`,
 		Example: `  torpor health
   torpor health --listen 127.0.0.1:4566 --json`,
 		Args: args(cobra.NoArgs),
 	}
 	flags := cmd.Flags()
-	addFlagsFor(flags, "listen")
+	addClientFlags(flags)
 	flags.BoolVar(&asJSON, "json", false, "print the answer as it came")
 	flags.DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for the answer")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		s, err := readSettings(flags, p.environ, knownServices())
+		c, _, err := p.client(flags)
 		if err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 		defer cancel()
-		return p.runHealth(ctx, s.Listen, asJSON)
+		return p.runHealth(ctx, c, asJSON)
 	}
 	return cmd
 }
 
-func (p *program) runHealth(ctx context.Context, listen string, asJSON bool) error {
-	body, status, err := ask(ctx, http.MethodGet, listen, "/_torpor/health")
+func (p *program) runHealth(ctx context.Context, c *client, asJSON bool) error {
+	h, body, status, err := c.health(ctx)
 	if err != nil {
 		return err
-	}
-	var h server.Health
-	if err := json.Unmarshal(body, &h); err != nil || h.Status == "" {
-		return fmt.Errorf("what listens on %s answered %d %s, and not as torpor does", listen, status, http.StatusText(status))
 	}
 	if asJSON {
 		if _, err := p.Out.Write(body); err != nil {
@@ -67,18 +61,6 @@ func (p *program) runHealth(ctx context.Context, listen string, asJSON bool) err
 		return errors.New("a service is not served: see above")
 	}
 	return nil
-}
-
-// reachable turns an address to listen on into one to call.
-func reachable(listen string) string {
-	host, port, err := net.SplitHostPort(listen)
-	if err != nil {
-		return listen
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port)
 }
 
 func printHealth(w io.Writer, h server.Health) error {

@@ -340,6 +340,12 @@ func TestModuleInspect(t *testing.T) {
 			t.Errorf("there is no %q in\n%s", want, text)
 		}
 	}
+	if strings.Contains(text, "nesting") {
+		t.Errorf("records are inside of others in\n%s", text)
+	}
+	if text, _, _ := torpor(t, nil, "module", "inspect", "pickle"); !strings.Contains(text, "nesting     .[!\n") {
+		t.Errorf("there is no nesting in\n%s", text)
+	}
 }
 
 func TestModuleNewAndBuild(t *testing.T) {

@@ -94,13 +94,13 @@ func TestREADMESettingsTable(t *testing.T) {
 func TestREADMEExitCodes(t *testing.T) {
 	var told []string
 	for _, row := range rows(t, readme(t), "exit code") {
-		told = append(told, row["exit code"])
+		told = append(told, row["exit code"]+" "+strings.ToLower(strings.ReplaceAll(row["meaning"], "`", "")))
 	}
 	var want []string
-	for code := range exitTooLarge + 1 {
-		want = append(want, fmt.Sprint(code))
+	for code, meaning := range exitMeanings() {
+		want = append(want, fmt.Sprintf("%d %s", code, meaning))
 	}
 	if !slices.Equal(told, want) {
-		t.Errorf("README.md tells of the exit codes %v, want %v", told, want)
+		t.Errorf("README.md tells of the exit codes\n%s\nwant\n%s", strings.Join(told, "\n"), strings.Join(want, "\n"))
 	}
 }

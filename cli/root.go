@@ -32,15 +32,24 @@ type program struct {
 func Run(ctx context.Context, sdks fs.FS, streams Streams, environ, args []string) int {
 	p := &program{Streams: streams, environ: environ, sdks: sdks}
 	root := p.root()
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would be those of this process
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
 	err := root.ExecuteContext(ctx)
-	if err != nil {
+	if err != nil && !errors.Is(err, errDifferent) {
 		fmt.Fprintf(streams.Err, "torpor: %v\n", err)
 	}
 	return exitCode(err)
+}
+
+// exitTable is the table of exit codes for the help.
+func exitTable() string {
+	var b strings.Builder
+	for code, meaning := range exitMeanings() {
+		fmt.Fprintf(&b, "  %d  %s\n", code, meaning)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 func (p *program) root() *cobra.Command {
@@ -50,10 +59,16 @@ func (p *program) root() *cobra.Command {
 		Long: `Torpor stands in front of stateful services, saves their state through sandboxed serializers
 and gives it back after a restart.
 
-Exit codes: 0 done, 1 failed, 2 mistaken option or configuration, 3 damaged file, 4 unknown
-version, 5 not found, 6 data folder in use by another runtime, 7 limit passed.`,
+Commands that look at or change what services have ask the running torpor: at --url, or $TORPOR_URL, or else
+where --listen says that it listens. Where none answers, those that can do it take what the data folder
+holds, and say so.
+
+Exit codes:
+` + exitTable(),
 		Example: `  torpor serve
-  torpor inspect .torpor/state/api_states/s3/store.state`,
+  torpor status --watch
+  torpor snapshot save before-upgrade
+  torpor diff snapshot:before-upgrade live`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version().Version,
@@ -73,7 +88,8 @@ version, 5 not found, 6 data folder in use by another runtime, 7 limit passed.`,
 		}
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
-	root.AddCommand(p.serve(), p.inspect(), p.verify(), p.health(), p.sleep(), p.wake(), p.sync(), p.module(), p.config(), p.versionCommand())
+	root.AddCommand(p.serve(), p.status(), p.save(), p.load(), p.reset(), p.sleep(), p.wake(), p.sync(), p.records(), p.diff(), p.snapshot(),
+		p.inspect(), p.verify(), p.health(), p.module(), p.config(), p.versionCommand())
 	return root
 }
 
@@ -130,6 +146,9 @@ func (p *program) versionCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "version", Short: "Print the version", Args: args(cobra.NoArgs),
+		Long: `Version prints the version of this program, the revision it was built from and the Go it was built with.`,
+		Example: `  torpor version
+  torpor version --json | jq -r .version`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b := version()
 			if asJSON {

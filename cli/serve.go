@@ -27,7 +27,10 @@ import (
 	"github.com/torpor-run/torpor/metrics"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/hooks"
+	"github.com/torpor-run/torpor/runtime/snapshot/repository"
+	"github.com/torpor-run/torpor/runtime/snapshot/seal"
 	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/runtime/statefile"
 	"github.com/torpor-run/torpor/runtime/supervisor"
 	"github.com/torpor-run/torpor/runtime/vfs"
 	"github.com/torpor-run/torpor/server"
@@ -66,6 +69,9 @@ Settings come from flags, then the environment, then the configuration file, the
 // runServe serves until a signal or the end of ctx, and then stops in order.
 func (p *program) runServe(ctx context.Context, s *settings) (err error) {
 	logger := newLogger(p.Err, s.LogLevel, s.LogFormat, p.env("NO_COLOR") != "")
+	if s.access, s.keyFrom, err = p.access(s); err != nil {
+		return err
+	}
 	ctx, stopSignals := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stopSignals()
 
@@ -77,10 +83,8 @@ func (p *program) runServe(ctx context.Context, s *settings) (err error) {
 		logger.Info("configuration file read", "file", s.ConfigFile)
 	}
 	_ = scripts.Run(ctx, hooks.Boot) // what goes wrong in a script is logged, shown at /_localstack/init, and stops nothing
-	h, err := p.assemble(ctx, s, logger, scripts)
-	if err == nil {
-		defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
-		err = p.runHouse(ctx, h, s, logger, stopSignals)
+	for again := true; again && err == nil; {
+		again, err = p.serveOnce(ctx, s, logger, scripts, stopSignals)
 	}
 	if err != nil && errors.Is(err, ctx.Err()) {
 		logger.Info("stopped before it was up")
@@ -88,6 +92,29 @@ func (p *program) runServe(ctx context.Context, s *settings) (err error) {
 	}
 	return err
 }
+
+// serveOnce serves until a signal, or until it is told to end by a control call; again says that it is to start anew.
+func (p *program) serveOnce(ctx context.Context, s *settings, logger *slog.Logger, scripts *hooks.Hooks, stopSignals func()) (again bool, err error) {
+	life, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	h, err := p.assemble(life, s, logger, scripts, end)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
+	err = p.runHouse(life, h, s, logger, func() {
+		if !errors.Is(context.Cause(life), errRestart) {
+			stopSignals()
+		}
+	})
+	return errors.Is(context.Cause(life), errRestart), err
+}
+
+// What ends serving besides a signal.
+var (
+	errRestart = errors.New("told to restart")
+	errKill    = errors.New("told to end")
+)
 
 // runHouse serves until ctx ends, and then lets requests end and saves. Whatever keeps it from serving,
 // what is unsaved is saved. stopSignals gives the signals that end ctx their default effect again.
@@ -97,7 +124,8 @@ func (p *program) runHouse(ctx context.Context, h *house, s *settings, logger *s
 	srv.Protocols = new(http.Protocols)
 	srv.Protocols.SetHTTP1(true)
 	srv.Protocols.SetUnencryptedHTTP2(true)
-	err := p.listenAndServe(ctx, h, srv, s.Listen, logger)
+	srv.RegisterOnShutdown(h.events.Close)
+	err := p.listenAndServe(ctx, h, srv, s, logger)
 	_ = h.scripts.Run(context.WithoutCancel(ctx), hooks.Shutdown)
 
 	// From here on a second signal has its default effect: it ends the process at once.
@@ -119,17 +147,19 @@ func (p *program) runHouse(ctx context.Context, h *house, s *settings, logger *s
 }
 
 // listenAndServe starts the runtime and serves until ctx ends; then srv still has to be shut down.
-func (p *program) listenAndServe(ctx context.Context, h *house, srv *http.Server, address string, logger *slog.Logger) error {
+func (p *program) listenAndServe(ctx context.Context, h *house, srv *http.Server, s *settings, logger *slog.Logger) error {
 	// First, so that nothing is started where the port is taken. Who connects from now on waits.
-	listener, err := net.Listen("tcp", address)
+	listener, err := net.Listen("tcp", s.Listen)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w; is another service on that port? choose one with --listen", address, err)
+		return fmt.Errorf("listen on %s: %w; is another service on that port? choose one with --listen", s.Listen, err)
 	}
 	_ = h.scripts.Run(ctx, hooks.Start)
 	if err := h.runtime.Start(ctx); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	warnOpen(logger, listener.Addr())
+	h.seeds.run(ctx)
+	s.Listen = listener.Addr().String() // for a restart: the same port again
+	warnOpen(logger, listener.Addr(), s.access, s.keyFrom)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(listener) }()
 	// On standard output, so that a script can take the address from it when the port was 0.
@@ -150,6 +180,9 @@ type house struct {
 	runtime *runtime.Runtime
 	handler http.Handler
 	scripts *hooks.Hooks
+	seeds   *autoLoad
+	events  *server.Events
+	data    *vfs.OSFS                     // with persistence: the data folder
 	closers []func(context.Context) error // in the order they were opened
 }
 
@@ -163,7 +196,7 @@ func (h *house) close(ctx context.Context) error {
 
 // assemble builds host, state directory, services, runtime, metrics and server. After an error nothing
 // is left open.
-func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger, scripts *hooks.Hooks) (_ *house, err error) {
+func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger, scripts *hooks.Hooks, end func(cause error)) (_ *house, err error) {
 	h := &house{scripts: scripts}
 	defer func() {
 		if err != nil {
@@ -180,12 +213,15 @@ func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger
 		return nil, err
 	}
 
-	cfg := runtime.Config{Logger: logger, Observer: m}
+	events := server.NewEvents(0)
+	h.closers = append(h.closers, func(context.Context) error { events.Close(); return nil })
+	h.events = events
+	cfg := runtime.Config{Logger: logger, Version: v.Version, Observer: runtime.Observers(m, events)}
 	b := &builder{ports: new(supervisor.Ports), environ: p.environ, logger: logger}
 	if s.Persistence {
-		err = h.openState(ctx, s, m, &cfg, b)
+		err = h.openData(ctx, s, m, &cfg, b)
 	} else {
-		err = h.openScratch(b)
+		err = h.openScratch(ctx, s, m, &cfg, b)
 	}
 	if err != nil {
 		return nil, err
@@ -209,8 +245,21 @@ func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger
 	if err := m.Watch(reg, h.runtime); err != nil {
 		return nil, err
 	}
-	out := server.Config{Runtime: h.runtime, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, Registry: reg}),
-		Init: server.Init(scripts), Observer: m, Logger: logger, Version: Version, Session: session(), Started: time.Now()}
+	shelf := &shelf{path: snapshotsFolder(s.Data)}
+	h.closers = append(h.closers, func(context.Context) error { return shelf.Close() })
+	snapshots, err := repository.Open(ctx, repository.Config{Remote: shelf, Torpor: v.Version, Logger: logger})
+	if err != nil {
+		return nil, err
+	}
+	h.seeds = &autoLoad{runtime: h.runtime, snapshots: snapshots, folder: s.InitPods, names: s.AutoLoadPod, scratch: cfg.Scratch,
+		key: seal.Key{Passphrase: p.env(passphraseVariable)}, logger: logger}
+	var kept vfs.FS // what is told lasts as long as what is saved
+	if s.Persistence {
+		kept = h.data
+	}
+	out := server.Config{Runtime: h.runtime, Restart: func() error { end(errRestart); return nil }, Kill: func() error { end(errKill); return nil },
+		Resources: map[string]server.Resource{serviceS3: server.S3Resource}, Kept: kept, Saved: cfg.Dir, Nesting: nesting(cfg.Services), Events: events, Snapshots: snapshots, Scratch: cfg.Scratch, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, Registry: reg}),
+		Access: s.access, Init: server.Init(scripts), Observer: m, Logger: logger, Version: Version, Session: session(), Started: time.Now()}
 	if err := publish(&out, services, logger); err != nil {
 		return nil, err
 	}
@@ -218,48 +267,100 @@ func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger
 	return h, err
 }
 
-// openScratch gives services folders that last as long as the process: persistence is disabled.
-func (h *house) openScratch(b *builder) (err error) {
-	b.data, err = os.MkdirTemp("", "torpor-")
+// nesting tells how keys nest in what a configured serializer writes: snapshots are of those, if not of them alone.
+func nesting(services []runtime.ServiceConfig) func(statefile.Serializer) string {
+	of := map[string]string{}
+	for _, s := range services {
+		for _, p := range s.Parts {
+			if p.Serializer != nil {
+				d := p.Serializer.Descriptor()
+				of[d.Name] = d.Nesting
+			}
+		}
+	}
+	return func(s statefile.Serializer) string { return of[s.Name] }
+}
+
+// openScratch gives the services folders, and the runtime a state directory for snapshots, that last as long as the
+// process: persistence is disabled.
+func (h *house) openScratch(ctx context.Context, s *settings, m *metrics.Metrics, cfg *runtime.Config, b *builder) error {
+	folder, err := os.MkdirTemp("", "torpor-")
 	if err != nil {
 		return fmt.Errorf("folder for services: %w", err)
 	}
-	h.closers = append(h.closers, func(context.Context) error { return os.RemoveAll(b.data) })
+	h.closers = append(h.closers, func(context.Context) error { return os.RemoveAll(folder) })
+	pinned, err := dataFolder(s)
+	if err != nil {
+		return err
+	}
+	if pinned != nil {
+		h.closers = append(h.closers, func(context.Context) error { return pinned.Close() })
+	}
+	fsys, err := vfs.OS(folder)
+	if err != nil {
+		return fmt.Errorf("folder for services: %w", err)
+	}
+	h.closers = append(h.closers, func(context.Context) error { return fsys.Close() })
+	hosting := hostConfig(s, cfg.Logger)
+	hosting.CacheDir = s.Cache // only where there is one of its own: the data folder is left alone
+	cfg.Ephemeral = true
+	if err := h.openState(ctx, s, fsys, pinned, hosting, m, cfg, b); err != nil {
+		return err
+	}
+	find := b.serializers
+	b.serializers = func(ctx context.Context, name string) (runtime.Serializer, error) {
+		ser, err := find(ctx, name)
+		if err != nil {
+			cfg.Logger.Warn("a serializer cannot be had; without persistence that matters to snapshots only", "serializer", name, "error", err)
+			return nil, nil
+		}
+		return ser, nil
+	}
+	b.data = folder
 	return nil
 }
 
-// openState opens the state directory and the host.
-func (h *house) openState(ctx context.Context, s *settings, m *metrics.Metrics, cfg *runtime.Config, b *builder) error {
+// openData opens the state directory.
+func (h *house) openData(ctx context.Context, s *settings, m *metrics.Metrics, cfg *runtime.Config, b *builder) error {
 	fsys, err := vfs.OS(s.Data)
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w; choose another with --data, or turn persistence off with PERSISTENCE=0", s.Data, err)
 	}
 	h.closers = append(h.closers, func(context.Context) error { return fsys.Close() })
+	if err := h.openState(ctx, s, fsys, fsys, hostConfig(s, cfg.Logger), m, cfg, b); err != nil {
+		return err
+	}
+	h.data = fsys
+	data, err := filepath.Abs(s.Data)
+	b.data = filepath.Join(data, "state")
+	return err
+}
+
+// openState opens the state directory that fsys is the root of, and the host. Modules are pinned in the data folder pinned,
+// nil for none.
+func (h *house) openState(ctx context.Context, s *settings, fsys, pinned *vfs.OSFS, hosting host.Config, m *metrics.Metrics, cfg *runtime.Config, b *builder) error {
 	dir, err := statedir.Open(fsys, statedir.Options{Logger: cfg.Logger, Keep: s.Generations})
 	if err != nil {
 		return fmt.Errorf("data folder %s: %w", s.Data, err)
 	}
 	h.closers = append(h.closers, func(context.Context) error { return dir.Close() })
-	hosting := hostConfig(s, cfg.Logger)
 	hosting.Observer = m
 	wasm, err := host.New(ctx, hosting)
 	if err != nil {
 		return err
 	}
 	h.closers = append(h.closers, wasm.Close)
-	all, err := keptModules(fsys)
-	if err != nil {
+	all, err := keptModules(pinned)
+	if err != nil && !cfg.Ephemeral {
 		return err
 	}
-	cfg.Dir = dir
+	cfg.Dir, cfg.Scratch = dir, vfs.Path(fsys, ".")
 	cfg.Compile = func(ctx context.Context, name string, b []byte) (runtime.Serializer, error) {
 		return wasm.Compile(ctx, name, b)
 	}
-	b.serializers = namedSerializers(cfg.Compile, all, func(k kept) ([]byte, error) { return k.read(fsys) })
+	b.serializers = namedSerializers(cfg.Compile, all, func(k kept) ([]byte, error) { return k.read(pinned) })
 	prepareKept(ctx, wasm, dir, cfg.Logger)
-	data, err := filepath.Abs(s.Data)
-	b.data = filepath.Join(data, "state")
-	return err
+	return nil
 }
 
 // scriptEnv is the environment of init scripts: that of this process, and where to find it, unless the port is
@@ -305,13 +406,6 @@ func cacheDir(s *settings) string {
 		return s.Cache
 	}
 	return filepath.Join(s.Data, "cache")
-}
-
-// warnOpen warns when others can reach the control API.
-func warnOpen(logger *slog.Logger, addr net.Addr) {
-	if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-		logger.Warn("listening beyond this machine, and the control API has no key: who reaches this port can save, load and reset state", "address", addr.String())
-	}
 }
 
 func session() string {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -25,6 +24,7 @@ import (
 	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/statedir"
+	"github.com/torpor-run/torpor/server"
 )
 
 // setting is one thing that can be configured: by flag, by environment, in the configuration file, in
@@ -51,6 +51,15 @@ const (
 	configKey = "config"
 )
 
+// Variables that are no settings of serve; keyVariable is another.
+const (
+	urlVariable        = envPrefix + "URL"        // where commands find a running torpor
+	passphraseVariable = envPrefix + "PASSPHRASE" // of snapshots
+)
+
+// otherVariables lists them.
+func otherVariables() []string { return []string{keyVariable, urlVariable, passphraseVariable} }
+
 // maxGenerations is how many generations can be kept: each is a file of the size of the state.
 const maxGenerations = 1000
 
@@ -61,10 +70,17 @@ const maxDrainTimeout = time.Hour
 func settingsTable() []setting {
 	return append([]setting{
 		{key: "listen", def: "127.0.0.1:4566", usage: "address and port to listen on; port 0 takes a free one"},
+		{key: keyFileKey, def: "", usage: "file with the key that control calls must carry (stronger: $" + keyVariable + "; weaker: $" +
+			strings.Join(localstackKeyVariables(), ", $") + ")"},
+		{key: "control", def: string(server.ControlLoopback), kind: config.Choice, values: words(server.Controls()),
+			usage: "from where control calls are taken without a key: loopback (this machine), any (whoever reaches the port)"},
+		{key: "control_hosts", def: "", usage: "names by which control calls may come without a key, separated by commas, besides localhost, addresses and the hosts of services"},
 		{key: "data", def: ".torpor", usage: "folder the state is kept in"},
 		{key: "cache", def: "", usage: "folder for compiled modules, private to this user (default: cache in the data folder)"},
 		{key: configKey, def: "", usage: "configuration file (YAML; default: " + config.DefaultFile + " if there is one)"},
 		{key: "init", def: "/etc/localstack/init", usage: "folder of init scripts, with boot.d, start.d, ready.d and shutdown.d; it need not be there"},
+		{key: "auto_load_pod", def: "", localstack: "AUTO_LOAD_POD", usage: "snapshots to load at the start, separated by commas: NAME, NAME@VERSION or file://PATH"},
+		{key: "init_pods", def: "/etc/localstack/init-pods.d", usage: "folder of snapshots to load at the start: exported files, and lists of names (.txt); it need not be there"},
 		{key: "persistence", def: "1", localstack: "PERSISTENCE", kind: config.Switch, usage: "1: state is saved and loaded; 0: nothing is read or written"},
 		{key: "save_strategy", def: string(runtime.SaveScheduled), localstack: "SNAPSHOT_SAVE_STRATEGY", perService: true,
 			kind: config.Choice, values: words(runtime.SaveStrategies()), usage: "when state is saved: " + names(runtime.SaveStrategies())},
@@ -135,7 +151,13 @@ func (u unit) kind() config.Kind {
 type settings struct {
 	ConfigFile          string // the file that was read; "" for none
 	Listen, Data, Cache string
-	Init                string // folder of init scripts
+	APIKeyFile          string         // "" for none
+	keyFileFrom         string         // where that is said
+	Control             server.Control // who may control without a key
+	ControlHosts        []string       // and under which names
+	Init                string         // folder of init scripts
+	AutoLoadPod         string         // snapshots to load at the start
+	InitPods            string         // folder of such
 	Persistence         bool
 	DrainTimeout        time.Duration
 	Generations         int
@@ -146,6 +168,8 @@ type settings struct {
 	modules             map[string]host.Limits // of modules that have some of their own
 	document            *config.Document       // that Services come from
 	values              map[string]any         // all that is not a service's, as the file would have it
+	access              server.Access          // who may control, once serve has read the key
+	keyFrom             string                 // where the key comes from
 }
 
 // serviceSettings say when and how a service is saved and loaded.
@@ -227,7 +251,7 @@ func mergeSettings(flags *pflag.FlagSet, environ []string, known []string) (*set
 			from[key] = doc.Where(key)
 		}
 	}
-	for _, key := range []string{"data", "cache", "init"} { // as all relative folders in a file
+	for _, key := range []string{"data", "cache", "init", "init_pods", keyFileKey} { // as all relative folders in a file
 		if v, ok := inFile[key].(string); ok && !filepath.IsAbs(v) {
 			inFile[key] = filepath.Join(filepath.Dir(path), v)
 		}
@@ -292,8 +316,10 @@ func (o origins) name(key string) string { return cmp.Or(o[key], key) }
 // setting is an error, save those that Kubernetes makes for a service named torpor.
 func fromEnvironment(table []setting, environ []string, from origins) (koanf.Provider, error) {
 	keys, weak := map[string]string{}, map[string]string{}
+	known := otherVariables()
 	for _, s := range table {
 		keys[s.env()] = s.key
+		known = append(known, s.env())
 		if s.localstack != "" {
 			weak[s.localstack] = s.key
 		}
@@ -303,8 +329,8 @@ func fromEnvironment(table []setting, environ []string, from origins) (koanf.Pro
 		name, value, _ := strings.Cut(e, "=")
 		if _, ok := keys[name]; ok {
 			set[name] = value != ""
-		} else if strings.HasPrefix(name, envPrefix) && !strings.HasPrefix(name, envPrefix+"SERVICE_") && !strings.HasPrefix(name, envPrefix+"PORT") {
-			return nil, fmt.Errorf("environment variable %s is not known; there are %s", name, strings.Join(slices.Sorted(maps.Keys(keys)), ", "))
+		} else if strings.HasPrefix(name, envPrefix) && !slices.Contains(otherVariables(), name) && !strings.HasPrefix(name, envPrefix+"SERVICE_") && !strings.HasPrefix(name, envPrefix+"PORT") {
+			return nil, fmt.Errorf("environment variable %s is not known; there are %s", name, strings.Join(slices.Sorted(slices.Values(known)), ", "))
 		}
 	}
 	return env.Provider(".", env.Opt{
@@ -331,12 +357,16 @@ func fromEnvironment(table []setting, environ []string, from origins) (koanf.Pro
 func parseSettings(k *koanf.Koanf, from origins) (*settings, error) {
 	s := &settings{Listen: k.String("listen"), Data: k.String("data"), Cache: k.String("cache"), Init: k.String("init"),
 		LogLevel: strings.ToLower(k.String("log_level")), LogFormat: strings.ToLower(k.String("log_format"))}
+	s.AutoLoadPod, s.InitPods = k.String("auto_load_pod"), k.String("init_pods")
+	s.APIKeyFile, s.keyFileFrom, s.ControlHosts = k.String(keyFileKey), from.name(keyFileKey), parseHosts(k.String("control_hosts"))
 	var err error
 	errs := []error{checkAddress(from.name("listen"), s.Listen)}
 	if s.Data == "" {
 		errs = append(errs, fmt.Errorf("%s is empty; it must name a folder", from.name("data")))
 	}
 	s.Persistence, err = parseSwitch(from.name("persistence"), k.String("persistence"))
+	errs = append(errs, err)
+	s.Control, err = runtime.Parse(from.name("control"), k.String("control"), server.Controls())
 	errs = append(errs, err)
 	s.DrainTimeout, err = parseDuration(from.name("drain_timeout"), k.String("drain_timeout"), 0, maxDrainTimeout)
 	errs = append(errs, err)

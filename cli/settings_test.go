@@ -16,6 +16,7 @@ import (
 	"github.com/torpor-run/torpor/cli/config"
 	"github.com/torpor-run/torpor/host"
 	"github.com/torpor-run/torpor/runtime"
+	"github.com/torpor-run/torpor/server"
 )
 
 // read reads settings as serve does, from flags, environment and, if it is not "", a file's text.
@@ -45,7 +46,7 @@ func TestSettingsDefaults(t *testing.T) {
 	}
 	each := serviceSettings{Save: runtime.SaveScheduled, Load: runtime.LoadOnRequest, FlushInterval: 15 * time.Second,
 		HoldTimeout: 5 * time.Second, Proof: runtime.ProofFull, Compression: "none"}
-	want := &settings{Listen: "127.0.0.1:4566", Data: ".torpor", Init: "/etc/localstack/init", Persistence: true, DrainTimeout: 3 * time.Second, Generations: 2,
+	want := &settings{Listen: "127.0.0.1:4566", Data: ".torpor", keyFileFrom: "api_key_file", Control: server.ControlLoopback, Init: "/etc/localstack/init", InitPods: "/etc/localstack/init-pods.d", Persistence: true, DrainTimeout: 3 * time.Second, Generations: 2,
 		LogLevel: "info", LogFormat: "auto", base: each, modules: map[string]host.Limits{}}
 	for _, name := range []string{"kinesis", "s3"} {
 		want.Services = append(want.Services, config.Service{Name: name, Embedded: true, WakeTimeout: time.Minute, Upgraded: config.UpgradedRelease,
@@ -99,8 +100,13 @@ func TestSettingsEverywhere(t *testing.T) {
 		want       any
 	}{
 		{"listen", "127.0.0.1:0", func(s *settings) any { return s.Listen }, "127.0.0.1:0"},
+		{"api_key_file", "/run/secrets/key", func(s *settings) any { return s.APIKeyFile }, "/run/secrets/key"},
+		{"control", "Any", func(s *settings) any { return s.Control }, server.ControlAny},
+		{"control_hosts", "torpor.example.org, *.corp.example,", func(s *settings) any { return strings.Join(s.ControlHosts, "|") }, "torpor.example.org|*.corp.example"},
 		{"data", "/var/lib/torpor", func(s *settings) any { return s.Data }, "/var/lib/torpor"},
 		{"cache", "/var/cache/torpor", func(s *settings) any { return cacheDir(s) }, "/var/cache/torpor"},
+		{"auto_load_pod", "base,more@2", func(s *settings) any { return s.AutoLoadPod }, "base,more@2"},
+		{"init_pods", "/srv/pods", func(s *settings) any { return s.InitPods }, "/srv/pods"},
 		{"init", "/srv/init", func(s *settings) any { return s.Init }, "/srv/init"},
 		{"persistence", "0", func(s *settings) any { return s.Persistence }, false},
 		{"save_strategy", "manual", func(s *settings) any { return s.base.Save }, runtime.SaveManual},

@@ -9,13 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"text/tabwriter"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/modules"
@@ -32,7 +29,8 @@ func (p *program) verify() *cobra.Command {
 checksums, every record and their number, that each file is what its name says, and that the serializers
 of all states are kept and whole. Without an argument it checks the data folder of --data ($TORPOR_DATA).
 
-A data folder must not be in use: stop its runtime first. Its lock (the file LOCK) is held meanwhile. What is said of a file:
+A data folder must not be in use: stop its runtime first. Its lock (the file LOCK) is held meanwhile.
+What is said of a file:
 
   ok             sound
   damaged        it is not what was written; what is still good of it is said
@@ -46,11 +44,11 @@ A data folder must not be in use: stop its runtime first. Its lock (the file LOC
   temporary      left by a save that was interrupted: the next start removes it
 
 With --repair, which needs data folders, a damaged file is moved aside, or, where its beginning is good,
-what is behind that, so that the next start has the newest sound generation; serializers that this program
-has built in are put back. It moves and copies only: no byte is lost by it.
+what is behind that, so that the next start has the newest sound generation; serializers that this
+program has built in are put back. It moves and copies only: no byte is lost by it.
 
-The exit code tells what is wrong, after repairs: 0 nothing, 3 damage, 4 an unknown version, 5 a serializer
-or file that is missing, 6 a data folder in use, 7 a limit passed, 1 anything else.`,
+The exit code tells what is wrong, after repairs: 0 nothing, 3 damage, 4 an unknown version, 5 a
+serializer or file that is missing, 6 a data folder in use, 7 a limit passed, 1 anything else.`,
 		Example: `  torpor verify
   torpor verify --repair /var/lib/torpor
   torpor verify --json backup/store.state | jq '.files[].status'`,
@@ -273,32 +271,4 @@ func (v verified) print(out io.Writer) error {
 		return err
 	}
 	return nil
-}
-
-// progress is a bar on a terminal, and nothing elsewhere.
-type progress struct{ bar *progressbar.ProgressBar }
-
-// progress makes a bar on standard error, if that is a terminal.
-func (p *program) progress(what string) *progress {
-	f, isFile := p.Err.(*os.File)
-	if !isFile || !term.IsTerminal(int(f.Fd())) {
-		return &progress{}
-	}
-	return &progress{progressbar.NewOptions64(1, progressbar.OptionSetWriter(f), progressbar.OptionSetDescription(what),
-		progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond),
-		progressbar.OptionSetWidth(30), progressbar.OptionUseANSICodes(!slices.Contains(p.environ, "TERM=dumb")))}
-}
-
-func (p *progress) set(done, total int64) {
-	if p.bar == nil {
-		return
-	}
-	p.bar.ChangeMax64(max(total, 1))
-	_ = p.bar.Set64(min(done, total)) // a bar that can't be drawn is no reason to fail
-}
-
-func (p *progress) close() {
-	if p.bar != nil {
-		_ = p.bar.Finish()
-	}
 }

@@ -37,6 +37,7 @@ type passThrough struct {
 	lossy   bool  // Load drops the last record
 	drop    bool  // Save drops the last record of each batch
 	shuffle bool  // not canonical: Load gives the records in reverse order of batches, Save sorts them
+	strict  bool  // Save refuses no bytes at all
 	saveErr error // Save fails after its first batch
 	loadErr error // Load fails after its first batch
 	migrate func(*record.Batch) []byte
@@ -59,9 +60,12 @@ func (p *passThrough) Wasm() []byte { return fmt.Appendf(nil, "%s %s", p.name, p
 
 func (p *passThrough) Save(ctx context.Context, call abi.Call, native io.Reader, sink record.Sink) error {
 	r := record.NewReader(native, 0)
-	for {
+	for n := 0; ; n++ {
 		b, err := r.ReadBatch()
 		if errors.Is(err, io.EOF) {
+			if p.strict && n == 0 {
+				return fmt.Errorf("the input is empty: %w", abi.ErrCorrupt)
+			}
 			return ctx.Err()
 		}
 		if err != nil {

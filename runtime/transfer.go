@@ -217,16 +217,30 @@ func (s *Service) live(ctx context.Context, parts []*part, states map[*part]*sta
 	}
 	for _, c := range caught {
 		event := SaveEvent{Created: c.at.UTC(), Generation: max(1, s.generationOf(c.part))}
+		var given counter
 		f, err := s.scratch(c.part, event.Generation, event.Created, held, func(w *statefile.Writer) error {
-			_, err := s.serialize(ctx, c, w, c.capture.WriteNative, &event)
+			_, err := s.serialize(ctx, c, w, func(ctx context.Context, native io.Writer) error {
+				return c.capture.WriteNative(ctx, io.MultiWriter(&given, native))
+			}, &event)
 			return err
 		})
+		if err != nil && given == 0 && errors.Is(err, abi.ErrCorrupt) {
+			continue // no bytes, which is no state of this serializer's: nothing was ever there
+		}
 		if err != nil {
 			return fmt.Errorf("service %s, part %s: %w", s.name, c.part.Name, err)
 		}
 		states[c.part] = f
 	}
 	return nil
+}
+
+// counter counts bytes.
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
 }
 
 // scratch makes a state file of a part that lasts until held is closed. write writes and closes it.

@@ -526,3 +526,18 @@ func TestApplyOfWhatCannotBeLoaded(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A part that has never had a state is left out: its source gives no bytes, and its serializer takes none.
+func TestCaptureOfNothing(t *testing.T) {
+	l := begin(t, vfs.NewMem(), func(l *life, _ *runtime.Config) { l.ser.strict = true })
+	if s := capture(t, l); len(s.Parts) != 0 {
+		t.Errorf("captured %v", s.Parts)
+	}
+	l.table.put("a", "1")
+	if s := capture(t, l); len(s.Parts) != 1 {
+		t.Errorf("captured %v", s.Parts)
+	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}

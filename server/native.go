@@ -206,8 +206,21 @@ func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 
 // keyOf is the key in a request's header.
 func keyOf(r *http.Request) (seal.Key, error) {
+	phrase, err := passphraseOf(r)
+	if err != nil {
+		return seal.Key{}, err
+	}
 	identities, err := keysIn(r, headerIdentity)
-	return seal.Key{Passphrase: r.Header.Get(headerPhrase), Identities: identities}, err
+	return seal.Key{Passphrase: phrase, Identities: identities}, err
+}
+
+// passphraseOf is the passphrase in a request's header; "" if there is none.
+func passphraseOf(r *http.Request) (string, error) {
+	all, err := keysIn(r, headerPhrase)
+	if err != nil || len(all) == 0 {
+		return "", err
+	}
+	return all[0], nil
 }
 
 // lockOf is what a request has something encrypted by: the recipients in its header, or, if encrypt, its passphrase, which
@@ -217,7 +230,9 @@ func lockOf(r *http.Request, encrypt bool) (l seal.Lock, err error) {
 		return l, err
 	}
 	if encrypt && len(l.Recipients) == 0 {
-		l.Passphrase = r.Header.Get(headerPhrase)
+		if l.Passphrase, err = passphraseOf(r); err != nil {
+			return l, err
+		}
 		if l.Passphrase == "" {
 			return l, badRequest("encrypt is true, and there is neither %s nor %s in its header", headerPhrase, headerRecipient)
 		}
