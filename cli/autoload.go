@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -14,11 +13,13 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime"
 	"github.com/torpor-run/torpor/runtime/snapshot"
 	"github.com/torpor-run/torpor/runtime/snapshot/archive"
 	"github.com/torpor-run/torpor/runtime/snapshot/repository"
 	"github.com/torpor-run/torpor/runtime/snapshot/seal"
+	"github.com/torpor-run/torpor/runtime/statedir"
 )
 
 // Limits of init-pods.d.
@@ -38,8 +39,11 @@ type autoLoad struct {
 	folder    string // init-pods.d; need not be there
 	names     string // AUTO_LOAD_POD
 	scratch   string
+	dir       *statedir.Dir
 	key       seal.Key
 	logger    *slog.Logger
+
+	own []string // with persistence: services that have saved state of their own
 }
 
 // seedName is one snapshot to be loaded: a name with a version, or a file.
@@ -75,6 +79,7 @@ func (a *autoLoad) run(ctx context.Context) {
 	for _, err := range errs {
 		a.logger.Error("a snapshot to be loaded at the start is not", "error", err)
 	}
+	a.own = a.withState() // before the first is loaded, and saved: the next ones are merged with it
 	for _, seed := range seeds {
 		if ctx.Err() != nil {
 			return
@@ -158,14 +163,14 @@ func readList(path string) (lines []string, err error) {
 		return nil, err
 	}
 	defer f.Close()
-	in := bufio.NewScanner(io.LimitReader(f, maxInitPodsList))
-	for in.Scan() {
-		lines = append(lines, in.Text())
+	b, err := io.ReadAll(io.LimitReader(f, maxInitPodsList+1))
+	if err == nil && len(b) > maxInitPodsList {
+		err = fmt.Errorf("more than %d bytes: %w", maxInitPodsList, abi.ErrTooLarge)
 	}
-	if err := in.Err(); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return lines, nil
+	return strings.Split(string(b), "\n"), nil
 }
 
 // load loads one snapshot.
@@ -175,13 +180,10 @@ func (a *autoLoad) load(ctx context.Context, seed seedName) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	services := in.Services()
-	if a.runtime.Persistent() {
-		services = slices.DeleteFunc(services, a.hasState)
-		if len(services) == 0 {
-			a.logger.Info("snapshot not loaded: all its services have saved state of their own", "snapshot", seed.String(), "services", in.Services())
-			return nil
-		}
+	services := slices.DeleteFunc(in.Services(), func(service string) bool { return slices.Contains(a.own, service) })
+	if len(services) == 0 {
+		a.logger.Info("snapshot not loaded: all its services have saved state of their own", "snapshot", seed.String(), "services", in.Services())
+		return nil
 	}
 	some, err := in.Only(services...)
 	if err != nil {
@@ -194,10 +196,20 @@ func (a *autoLoad) load(ctx context.Context, seed seedName) (err error) {
 	return nil
 }
 
-// hasState reports whether something is saved of a service.
-func (a *autoLoad) hasState(service string) bool {
-	s, err := a.runtime.Service(service)
-	return err == nil && slices.ContainsFunc(s.Status().Parts, func(p runtime.PartStatus) bool { return p.Generation > 0 })
+// withState lists the services of which something is saved, be it damaged or of a newer format.
+func (a *autoLoad) withState() (services []string) {
+	if !a.runtime.Persistent() {
+		return nil
+	}
+	for _, s := range a.runtime.Services() {
+		for _, p := range s.Status().Parts {
+			if all, err := a.dir.Generations(s.Name(), p.Name); len(all) > 0 || err != nil && !errors.Is(err, abi.ErrNotFound) {
+				services = append(services, s.Name())
+				break
+			}
+		}
+	}
+	return services
 }
 
 func (a *autoLoad) open(ctx context.Context, seed seedName) (*snapshot.Snapshot, error) {

@@ -251,7 +251,7 @@ func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	h.seeds = &autoLoad{runtime: h.runtime, snapshots: snapshots, folder: s.InitPods, names: s.AutoLoadPod, scratch: cfg.Scratch,
+	h.seeds = &autoLoad{runtime: h.runtime, snapshots: snapshots, folder: s.InitPods, names: s.AutoLoadPod, scratch: cfg.Scratch, dir: cfg.Dir,
 		key: seal.Key{Passphrase: p.env(passphraseVariable)}, logger: logger}
 	var kept vfs.FS // what is told lasts as long as what is saved
 	if s.Persistence {

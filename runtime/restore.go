@@ -21,6 +21,13 @@ func (s *Service) restoreParts(ctx context.Context, parts []*part) (found bool, 
 	running := s.state() == StatusRunning
 	for _, p := range parts {
 		got, err := s.restorePart(ctx, p)
+		if err != nil && s.given != nil {
+			err = fmt.Errorf("service %s, part %s: it does not take the state: %w", s.name, p.Name, err)
+			if !running || found { // who gives it tells what becomes of it
+				s.set(StatusError, err)
+			}
+			return false, err
+		}
 		if err != nil {
 			err = fmt.Errorf("service %s, part %s: its saved state cannot be loaded: %w", s.name, p.Name, err)
 			s.mu.Lock()
@@ -162,7 +169,11 @@ func (s *Service) restoreGiven(ctx context.Context, p *part) (found bool, err er
 	if f == nil {
 		return false, nil
 	}
-	event, err := s.restore(ctx, p, f, decoder{serializer: p.Serializer}, p.Source.Restore)
+	dec, err := s.decoder(ctx, p, f.Header().Serializer, s.rt.module) // what it had may be of an older schema
+	if err != nil {
+		return false, err
+	}
+	event, err := s.restore(ctx, p, f, dec, p.Source.Restore)
 	s.rt.observer.RestoreFinished(event)
 	if err != nil {
 		return false, err

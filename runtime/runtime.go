@@ -112,6 +112,8 @@ type Runtime struct {
 	mu       sync.Mutex // guards closed, and flushers against being added to while Close waits
 	closed   bool
 	flushers sync.WaitGroup // what runs beside requests
+	// transfers are captures and loads of snapshots, which may start programs: Close waits for them before all else.
+	transfers sync.WaitGroup
 }
 
 // New makes a runtime from cfg. It reads nothing yet: Start does.
@@ -170,6 +172,7 @@ func (rt *Runtime) Close(ctx context.Context) error {
 	rt.mu.Lock()
 	rt.closed = true
 	rt.mu.Unlock()
+	rt.transfers.Wait()
 	rt.stop()
 	rt.flushers.Wait()
 	// At once, because a program may take its time to stop, and a container gives little of it.

@@ -419,7 +419,7 @@ func (s *Service) replaceable() error {
 // Sync returns once everything that the service acknowledged before the call is committed, and tells the
 // newest generation of every part. It saves under the same conditions as a schedule does, whatever the
 // strategy is. After the service's process has died with changes that were not saved, that is not to be had, and
-// the error wraps [ErrLost] until Save, Load or Reset has accepted it.
+// the error wraps [ErrLost] until Save, Load or Reset has accepted it, or [Runtime.Apply] for the parts it replaced.
 func (s *Service) Sync(ctx context.Context) ([]PartGeneration, error) {
 	if !s.rt.Persistent() {
 		return nil, errDisabled

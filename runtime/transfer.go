@@ -15,6 +15,7 @@ import (
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime/snapshot"
+	"github.com/torpor-run/torpor/runtime/statedir"
 	"github.com/torpor-run/torpor/runtime/statefile"
 	"github.com/torpor-run/torpor/runtime/vfs"
 )
@@ -64,6 +65,11 @@ func (rt *Runtime) Capture(ctx context.Context, services ...string) (_ *snapshot
 	if err != nil {
 		return nil, err
 	}
+	end, err := rt.transfer()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	var held closers
 	defer func() {
 		if err != nil {
@@ -139,9 +145,9 @@ func (c *closers) Close() error {
 
 // states is the state of every part that has one. What it opens is added to held, whatever comes. The caller is in work.
 func (s *Service) states(ctx context.Context, held *closers) (map[*part]*statefile.File, error) {
-	if st := s.state(); s.process == nil && st == StatusAvailable && !slices.ContainsFunc(s.parts, s.saved) {
+	if st := s.state(); s.process == nil && (st == StatusAvailable || st == StatusStarting) && !slices.ContainsFunc(s.parts, s.saved) {
 		// Nothing is saved, and nothing is there that is to be started for it: what it has is to be asked.
-		if err := s.wake(ctx); err != nil {
+		if err := s.wakeHere(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -152,24 +158,64 @@ func (s *Service) states(ctx context.Context, held *closers) (map[*part]*statefi
 		}
 		return states, s.live(ctx, s.parts, states, held)
 	}
+	s.mu.Lock()
+	failed, unread, ran, undo := s.status == StatusError, s.unread, s.ran, s.undo
+	s.mu.Unlock()
+	keepsNewer := !ran && !slices.ContainsFunc(s.parts, func(p *part) bool { _, dated := p.Source.(DatedSource); return !dated || !p.offline() })
 	var unsaved []*part // of a program that does not run: its files are there
 	for _, p := range s.parts {
 		_, dirty := p.Dirty.Since()
-		if p.offline() && s.state() != StatusError && (dirty || !s.saved(p) || s.newer(ctx, p)) {
+		if p.offline() && !failed && !undo && (dirty || unread || !s.saved(p) || keepsNewer && s.newer(ctx, p)) {
 			unsaved = append(unsaved, p)
 			continue
 		}
+		if unread { // its next wake does not give it what is saved
+			continue
+		}
 		opened, err := s.rt.dir.OpenNewest(s.name, p.Name)
-		if errors.Is(err, abi.ErrNotFound) {
+		var none *statedir.DamagedError
+		if opened != nil {
+			held.add(opened)
+			s.noteDamage(p, s.quarantined(p, opened.Quarantined), "the generation before takes its place")
+		} else if errors.As(err, &none) {
+			s.noteDamage(p, s.quarantined(p, none.Quarantined), "no sound generation is left")
+		}
+		if none != nil || errors.Is(err, abi.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("service %s, part %s: its saved state cannot be read: %w", s.name, p.Name, err)
 		}
-		held.add(opened)
 		states[p] = opened.File()
 	}
 	return states, s.live(ctx, unsaved, states, held)
+}
+
+// wakeHere wakes a service that is available or about to be woken; the caller is in work.
+func (s *Service) wakeHere(ctx context.Context) (err error) {
+	defer s.starting()(&err)
+	return s.wake(ctx)
+}
+
+// starting has requests wait until what it returns is called, where the service is available: its program is being
+// started. The caller is in work.
+func (s *Service) starting() (done func(*error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.status != StatusAvailable {
+		return func(*error) {}
+	}
+	w := &waking{done: make(chan struct{})}
+	s.status, s.waking = StatusStarting, w
+	return func(err *error) {
+		s.mu.Lock()
+		if s.status == StatusStarting {
+			s.status = StatusAvailable
+		}
+		s.mu.Unlock()
+		w.err = *err
+		close(w.done)
+	}
 }
 
 // newer reports whether what a part's source finds was changed after it was saved.
@@ -187,13 +233,10 @@ func (s *Service) newer(ctx context.Context, p *part) bool {
 
 // live captures parts at one moment, and adds their states, proved as when they are saved.
 func (s *Service) live(ctx context.Context, parts []*part, states map[*part]*statefile.File, held *closers) (err error) {
+	// Only without persistence can one be missing, and the log has said so.
+	parts = slices.DeleteFunc(slices.Clone(parts), func(p *part) bool { return p.Serializer == nil })
 	if len(parts) == 0 {
 		return nil
-	}
-	for _, p := range parts {
-		if p.Serializer == nil {
-			return fmt.Errorf("service %s, part %s: it has no serializer", s.name, p.Name)
-		}
 	}
 	var caught []captured
 	defer func() {
@@ -272,10 +315,11 @@ func (s *Service) scratch(p *part, generation uint64, created time.Time, held *c
 // made, and loaded once for trial, before the first one is touched; requests to all of them are held meanwhile; and where
 // a service then refuses it, or it cannot be saved, all get back what they had. Parts of these services that the snapshot
 // has nothing of stay as they are. Services that sleep are woken; one whose saved state could not be loaded runs again.
-// With persistence, what was loaded is saved before requests go on, unless the save strategy is MANUAL.
+// With persistence, what was loaded is saved before requests go on, unless the save strategy is MANUAL; each service by
+// itself, so that a crash in between leaves some of them with what they had.
 //
 // Errors: an *[UnknownPartsError]; [ErrBusy]; [ErrExternal] where files of a service that somebody else runs would be
-// replaced; abi.ErrVersion and abi.ErrCorrupt for states that cannot be read. They name the service and part. An error
+// replaced; [ErrUnloadable] for states that cannot be read, merged or loaded here. They name the service and part. An error
 // that wraps [ErrHalf] is the only one after which services may not be as they were.
 func (rt *Runtime) Apply(ctx context.Context, in *snapshot.Snapshot, o ApplyOptions) (_ []Applied, err error) {
 	if rt.dir == nil {
@@ -288,8 +332,17 @@ func (rt *Runtime) Apply(ctx context.Context, in *snapshot.Snapshot, o ApplyOpti
 	if err != nil {
 		return nil, err
 	}
+	end, err := rt.transfer()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
 	a := &application{ApplyOptions: o, in: in}
-	defer func() { err = errors.Join(err, a.held.Close()) }()
+	defer func() {
+		if closeErr := a.held.Close(); closeErr != nil {
+			rt.logger.Warn("temporary files of a snapshot that was loaded could not be closed", "error", closeErr)
+		}
+	}()
 	if err := a.alone(ctx, services); err != nil {
 		return nil, err
 	}
@@ -300,8 +353,24 @@ func (rt *Runtime) Apply(ctx context.Context, in *snapshot.Snapshot, o ApplyOpti
 	return out, nil
 }
 
-// ErrHalf: a service could not be given back what it had when a snapshot could not be loaded.
-var ErrHalf = errors.New("and the state before could not be given back")
+// transfer keeps Close waiting until end is called: what is half given is to be given wholly, or taken back.
+func (rt *Runtime) transfer() (end func(), err error) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.closed {
+		return nil, fmt.Errorf("the runtime is stopping: %w", context.Canceled)
+	}
+	rt.transfers.Add(1)
+	return rt.transfers.Done, nil
+}
+
+// Errors of Apply.
+var (
+	// ErrUnloadable: what a snapshot has of a part cannot be loaded here.
+	ErrUnloadable = errors.New("the snapshot cannot be loaded")
+	// ErrHalf: a service could not be given back what it had when a snapshot could not be loaded.
+	ErrHalf = errors.New("and the state before could not be given back")
+)
 
 // targets are the services that a snapshot has state of.
 func (rt *Runtime) targets(in *snapshot.Snapshot) ([]*Service, error) {
@@ -345,77 +414,150 @@ type application struct {
 // target is one service of an application.
 type target struct {
 	*Service
+	incoming      map[*part]*statefile.File // what the snapshot has, as the service's own serializers write it
 	before, after map[*part]*statefile.File // after: of all parts that get one
-	refusal       error                     // why its saved state could not be loaded
+	refusal       error                     // why its saved state could not be loaded; nil: that is not so
+	unread        bool                      // its saved state has not been loaded
+	touched       bool                      // it is not what it was any more
+	kept          bool                      // what it was given has been saved
+	deaths        uint64                    // of its program, when it had been given all
 	applied       Applied
 }
 
-// alone goes on when no other work is under way on any of services, with their requests held.
+// alone goes on when no other work is under way on any of services, and, what can be made without them having been made,
+// with their requests held.
 func (a *application) alone(ctx context.Context, services []*Service) error {
-	if len(services) == 0 {
-		return a.run(ctx)
-	}
-	s := services[0]
-	return s.work(ctx, func(ctx context.Context) error {
-		a.services = append(a.services, &target{Service: s, applied: Applied{Service: s.name}})
-		if a.DryRun {
+	if len(services) > 0 {
+		s := services[0]
+		return s.work(ctx, func(ctx context.Context) error {
+			a.services = append(a.services, &target{Service: s, applied: Applied{Service: s.name}})
 			return a.alone(ctx, services[1:])
+		})
+	}
+	for _, t := range a.services {
+		if err := a.receive(ctx, t); err != nil {
+			return err
 		}
-		return s.holding(ctx, func(ctx context.Context) error { return a.alone(ctx, services[1:]) })
-	})
+	}
+	if a.DryRun {
+		return a.prepareAll(ctx)
+	}
+	return a.holding(ctx, a.services)
 }
 
-func (a *application) run(ctx context.Context) error {
+// holding goes on when requests to all services are held.
+func (a *application) holding(ctx context.Context, services []*target) error {
+	if len(services) > 0 {
+		return services[0].holding(ctx, func(ctx context.Context) error { return a.holding(ctx, services[1:]) })
+	}
+	err := a.run(ctx)
+	if err != nil {
+		err = errors.Join(err, a.undo(context.WithoutCancel(ctx)))
+	}
+	return err
+}
+
+// unloadable is the error of a part that cannot be given what the snapshot has of it.
+func (t *target) unloadable(p *part, err error) error {
+	return fmt.Errorf("service %s, part %s: %w: %w", t.name, p.Name, ErrUnloadable, err)
+}
+
+// receive takes what the snapshot has for a service.
+func (a *application) receive(ctx context.Context, t *target) (err error) {
+	t.incoming = map[*part]*statefile.File{}
+	for _, p := range t.parts {
+		got, ok := a.in.Part(t.name, p.Name)
+		if !ok {
+			continue
+		}
+		if p.Serializer == nil {
+			return t.unloadable(p, errors.New("the part has no serializer"))
+		}
+		if t.incoming[p], err = t.own(ctx, p, got.File, a.in.Module, &a.held); err != nil {
+			return t.unloadable(p, err)
+		}
+	}
+	return nil
+}
+
+func (a *application) prepareAll(ctx context.Context) error {
 	for _, t := range a.services {
 		if err := a.prepare(ctx, t); err != nil {
 			return err
 		}
 	}
-	if a.DryRun {
-		return nil
+	return nil
+}
+
+func (a *application) run(ctx context.Context) error {
+	if err := a.prepareAll(ctx); err != nil {
+		return err
 	}
-	for i, t := range a.services {
-		err := t.give(ctx, t.after)
-		if err == nil {
-			err = t.keep(ctx)
-		}
+	failed := func(t *target, err error) error {
+		return fmt.Errorf("service %s: the snapshot was not loaded: %w", t.name, err)
+	}
+	for _, t := range a.services {
+		replaced, err := t.give(ctx, t.after)
+		t.touched = t.touched || replaced
 		if err != nil {
-			err = fmt.Errorf("service %s: the snapshot was not loaded: %w", t.name, err)
-			return errors.Join(err, a.undo(context.WithoutCancel(ctx), a.services[:i+1]))
+			return failed(t, err)
+		}
+		t.mu.Lock()
+		t.deaths = t.Service.deaths
+		t.mu.Unlock()
+	}
+	for _, t := range a.services {
+		if err := t.keep(ctx); err != nil {
+			return failed(t, err)
 		}
 	}
 	for _, t := range a.services {
-		t.accept()
+		if err := t.lives(); err != nil {
+			return failed(t, err)
+		}
+	}
+	for _, t := range a.services {
+		t.acceptParts(func(p *part) bool { return t.after[p] != nil })
 		t.rt.logger.Info("snapshot loaded", "service", t.name, "snapshot", cmp.Or(a.in.Name, "unnamed"), "merge", a.Strategy)
+	}
+	return nil
+}
+
+// lives says so where the program has died since it was given its state: what it kept in memory of that is gone.
+func (t *target) lives() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.Service.deaths != t.deaths {
+		return cmp.Or(t.err, ErrProcess)
 	}
 	return nil
 }
 
 // prepare makes the states that a service is to get, and tries them.
 func (a *application) prepare(ctx context.Context, t *target) (err error) {
-	t.refusal = t.refused()
+	t.mu.Lock()
+	if t.status == StatusError {
+		t.refusal = cmp.Or(t.err, errUnknown)
+	}
+	t.unread = t.Service.unread
+	t.mu.Unlock()
+	if !a.DryRun && t.rt.Persistent() && t.save != SaveManual {
+		if err := t.writable(); err != nil {
+			return err
+		}
+	}
 	// What cannot be loaded is no reason not to load something else over it.
-	if t.before, err = t.states(ctx, &a.held); err != nil && (t.refusal == nil || a.Strategy != snapshot.Overwrite) {
+	if t.before, err = a.now(ctx, t); err != nil && (t.refusal == nil || a.Strategy != snapshot.Overwrite) {
 		return err
 	}
 	t.after = map[*part]*statefile.File{}
-	if t.process != nil { // which is started anew, and so has to be given all
+	if t.process != nil || t.state() != StatusRunning { // it is started anew, and so has to be given all
 		maps.Copy(t.after, t.before)
 	}
 	for _, p := range t.parts {
-		got, ok := a.in.Part(t.name, p.Name)
-		if !ok {
+		incoming := t.incoming[p]
+		if incoming == nil {
 			continue
-		}
-		failed := func(err error) error {
-			return fmt.Errorf("service %s, part %s: the snapshot cannot be loaded: %w", t.name, p.Name, err)
-		}
-		if p.Serializer == nil {
-			return failed(errors.New("the part has no serializer"))
-		}
-		incoming, err := t.own(ctx, p, got.File, a.in.Module, &a.held)
-		if err != nil {
-			return failed(err)
 		}
 		live := t.before[p]
 		if live != nil && a.Strategy != snapshot.Overwrite {
@@ -432,18 +574,41 @@ func (a *application) prepare(ctx context.Context, t *target) (err error) {
 			}
 			return err
 		})
-		if err == nil {
-			if err = t.tried(ctx, p, state); err != nil && merged.Kept > 0 {
+		if err != nil {
+			return fmt.Errorf("service %s, part %s: the snapshot cannot be merged: %w", t.name, p.Name, err)
+		}
+		if err := t.tried(ctx, p, state); err != nil {
+			if merged.Kept > 0 {
 				err = &snapshot.RefusedError{Serializer: d.Name, Strategy: a.Strategy, Err: err}
 			}
-		}
-		if err != nil {
-			return failed(err)
+			return t.unloadable(p, err)
 		}
 		t.after[p] = state
 		t.applied.Parts = append(t.applied.Parts, AppliedPart{Part: p.Name, Merged: merged})
 	}
 	return nil
+}
+
+// now is the state that a service has. A program that is stopped for what it is given is stopped first, since programs
+// write when they end.
+func (a *application) now(ctx context.Context, t *target) (map[*part]*statefile.File, error) {
+	offline := t.some((*part).offline)
+	if a.DryRun || t.process == nil || len(offline) == 0 || t.state() != StatusRunning {
+		return t.states(ctx, &a.held)
+	}
+	if err := t.settle(ctx); err != nil {
+		return nil, err
+	}
+	before := map[*part]*statefile.File{}
+	if err := t.live(ctx, t.some(online), before, &a.held); err != nil {
+		return nil, err
+	}
+	t.touched = true
+	t.before = before // should it not come to more
+	if err := t.stopProcess(context.WithoutCancel(ctx)); err != nil {
+		return before, err
+	}
+	return before, t.live(ctx, offline, before, &a.held)
 }
 
 // own gives a state as the part's own serializer writes it, as which it can be merged.
@@ -490,26 +655,28 @@ func discard(_ context.Context, native io.Reader) error {
 	return err
 }
 
-// give replaces the live state of a service by states. The caller is in work and holds requests.
-func (t *target) give(ctx context.Context, states map[*part]*statefile.File) error {
+// give replaces the live state of a service by states. After an error, replaced false says that it is what it was. The
+// caller is in work and holds requests.
+func (t *target) give(ctx context.Context, states map[*part]*statefile.File) (replaced bool, err error) {
 	t.given = states
 	defer func() { t.given = nil }()
-	var err error
 	if t.process == nil {
-		if _, err = t.restoreParts(ctx, t.some(t.replaced)); err == nil {
+		if replaced, err = t.restoreParts(ctx, t.some(t.replaced)); err == nil {
 			t.set(StatusRunning, nil)
 		}
+		replaced = replaced || t.state() != StatusRunning
 	} else {
+		replaced = true
 		_, _, err = t.reload(ctx)
 	}
 	if err != nil {
-		return err
+		return replaced, err
 	}
 	for _, p := range t.some(t.replaced) {
 		p.base = 0
 		p.Dirty.Mark()
 	}
-	return nil
+	return true, nil
 }
 
 // replaced reports whether a part is given a state.
@@ -520,38 +687,63 @@ func (t *target) keep(ctx context.Context) error {
 	if !t.rt.Persistent() || t.save == SaveManual {
 		return nil
 	}
+	t.kept = true
 	return t.saveParts(ctx, func(p *part) bool { return t.after[p] != nil })
 }
 
-// undo gives services back what they had.
-func (a *application) undo(ctx context.Context, services []*target) error {
+// undo gives the services that are not what they were any more what they had.
+func (a *application) undo(ctx context.Context) error {
 	var errs []error
-	for _, t := range services {
-		err := t.restoreBefore(ctx)
-		if err == nil {
+	for _, t := range a.services {
+		if !t.touched {
 			continue
 		}
-		t.rt.logger.Error("a snapshot could not be loaded, and the state before could not be given back", "service", t.name, "error", err)
-		errs = append(errs, fmt.Errorf("service %s: %w: %w", t.name, ErrHalf, err))
+		if err := t.restoreBefore(ctx); err != nil {
+			err = fmt.Errorf("service %s: %w: %w", t.name, ErrHalf, err)
+			t.rt.logger.Error("a snapshot could not be loaded, and the state before could not be given back", "service", t.name, "error", err)
+			if t.process != nil {
+				err = t.unreset(ctx, err) // its next wake gives it what is saved
+			} else {
+				t.set(StatusError, err)
+			}
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// restoreBefore gives a service back what it had; where that is nothing, it is emptied.
+// restoreBefore gives a service back what it had; where that is nothing, it is emptied. What was saved of the snapshot is
+// saved over.
 func (t *target) restoreBefore(ctx context.Context) error {
 	if t.refusal != nil { // nothing of it was live, and what is saved must not be replaced by nothing
-		t.set(StatusError, t.err)
-		return t.stopProcess(ctx)
+		err := t.stopProcess(ctx)
+		t.set(StatusError, t.refusal)
+		return err
 	}
-	if len(t.before) < len(t.after) {
-		if err := t.empty(ctx); err != nil {
+	for p := range t.after {
+		if t.before[p] == nil {
+			if err := t.empty(ctx); err != nil {
+				return err
+			}
+			break
+		}
+	}
+	if len(t.before) > 0 {
+		if _, err := t.give(ctx, t.before); err != nil {
+			return err
+		}
+	} else if t.process != nil {
+		if err := t.startProcess(ctx); err != nil {
 			return err
 		}
 	}
-	if len(t.before) == 0 {
+	t.mu.Lock()
+	t.Service.unread = t.unread
+	t.mu.Unlock()
+	if !t.kept {
 		return nil
 	}
-	return t.give(ctx, t.before)
+	return t.saveParts(ctx, func(p *part) bool { return t.after[p] != nil })
 }
 
 // moduleFinder reads the serializer of a digest.

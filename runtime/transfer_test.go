@@ -273,21 +273,33 @@ func TestApplyIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// Where the state before cannot be given back either, that is said.
+// Where the state before cannot be given back either, that is said, and the service is not served.
 func TestApplyThatCannotBeUndone(t *testing.T) {
 	src, tail := two(t, vfs.NewMem(), runtime.SaveManual)
+	src.table.put("a", "new")
 	tail.put("b", "new")
 	in := capture(t, src)
-	l, tail2 := two(t, vfs.NewMem(), runtime.SaveManual)
-	tail2.put("b", "old")
-	tail2.fail = func(int64) bool { return true }
+	first, second := &half{}, &half{table: newTable(), fail: func(int64) bool { return true }}
+	l := begin(t, vfs.NewMem(), func(l *life, c *runtime.Config) {
+		first.table = l.table
+		first.fail = func(n int64) bool { return n > 1 }
+		c.Services[0].Parts[0].Source = first
+		c.Services = append(c.Services, runtime.ServiceConfig{Name: "tail", Save: runtime.SaveManual, Load: runtime.LoadOnStartup,
+			Parts: []runtime.PartConfig{{Name: "store", Serializer: l.ser, Source: second, Dirty: &second.dirty}}})
+	})
+	l.table.put("a", "old")
+	second.put("b", "old")
 	if _, err := l.Apply(t.Context(), in, runtime.ApplyOptions{Strategy: snapshot.Overwrite}); !errors.Is(err, runtime.ErrHalf) {
 		t.Errorf("%v", err)
 	}
+	if l.status() != runtime.StatusError {
+		t.Errorf("half of a snapshot is served: %v", l.status())
+	}
+	if got := second.all(); got["b"] != "old" {
+		t.Errorf("the one that refused has %v", got)
+	}
 	for _, l := range []*life{src, l} {
-		if err := l.end(t); err != nil {
-			t.Fatal(err)
-		}
+		_ = l.end(t)
 	}
 }
 

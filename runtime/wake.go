@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ var ErrLost = errors.New("what was not saved is lost")
 
 // ErrExternal: a service cannot be stopped, because somebody else runs it.
 var ErrExternal = errors.New("somebody else runs it")
+
+// errUnknown stands where nobody noted an error.
+var errUnknown = errors.New("its saved state cannot be loaded")
 
 // waking is one try to wake a service; err is set before done is closed.
 type waking struct {
@@ -83,7 +87,7 @@ func (s *Service) ensureAwake(ctx context.Context) error {
 		case StatusRunning:
 			return nil
 		case StatusError:
-			return err
+			return cmp.Or(err, errUnknown)
 		case StatusStopping: // requests are held until it sleeps, or goes on
 			if err := s.gate.enter(ctx); err != nil {
 				return fmt.Errorf("service %s: waiting for it to be put to sleep, and woken: %w", s.name, err)
@@ -461,11 +465,16 @@ func (s *Service) lose(p *part, since time.Time) {
 }
 
 // accept forgets what was lost.
-func (s *Service) accept() {
+func (s *Service) accept() { s.acceptParts(func(*part) bool { return true }) }
+
+// acceptParts forgets what was lost of some parts.
+func (s *Service) acceptParts(which func(*part) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.parts {
-		p.lost = nil
+		if which(p) {
+			p.lost = nil
+		}
 	}
 }
 
@@ -663,6 +672,7 @@ func (s *Service) reload(ctx context.Context) (found, again bool, err error) {
 			return false, again, err
 		}
 	}
+	defer s.starting()(&err)
 	if err := s.startProcess(ctx); err != nil {
 		return false, false, err
 	}

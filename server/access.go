@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -144,7 +145,8 @@ func (g *guard) admit(r *http.Request) (by string, no *refused) {
 		return "key", g.checkKey(r, remote)
 	}
 	by = string(ControlLoopback)
-	forwarded := r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != ""
+	forwarded := slices.ContainsFunc([]string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-Ip", "Via"},
+		func(field string) bool { return r.Header.Get(field) != "" })
 	if !remote.IsLoopback() || forwarded {
 		by = string(ControlAny)
 		if g.control != ControlAny {

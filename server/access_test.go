@@ -249,6 +249,7 @@ func TestWithoutAKey(t *testing.T) {
 		{"no address", server.Access{}, "@", local, nil, "not_local"},
 		{"a name in place of one", server.Access{}, "localhost:1", local, nil, "not_local"},
 		{"another machine that says it is this one", server.Access{}, there, local, []string{"X-Forwarded-For", "127.0.0.1", "X-Real-Ip", "127.0.0.1"}, "not_local"},
+		{"a proxy on this machine that says it otherwise", server.Access{}, here, local, []string{"Via", "1.1 proxy"}, "not_local"},
 		{"a proxy on this machine", server.Access{}, here, local, []string{"X-Forwarded-For", "192.0.2.7"}, "not_local"},
 		{"another kind of proxy", server.Access{}, here, local, []string{"Forwarded", "for=192.0.2.7"}, "not_local"},
 		{"any, another machine", server.Access{Control: server.ControlAny}, there, local, nil, ""},

@@ -54,7 +54,9 @@ func statusOf(err error) (status int, code string) {
 		return http.StatusConflict, "persistence_disabled"
 	case errors.Is(err, errGone):
 		return http.StatusGone, "gone"
-	case errors.Is(err, errIncompatible):
+	case errors.Is(err, runtime.ErrHalf):
+		return http.StatusInternalServerError, "half_loaded"
+	case errors.Is(err, errIncompatible), unfit(err):
 		return http.StatusUnprocessableEntity, "incompatible"
 	case errors.Is(err, errNoSnapshots):
 		return http.StatusConflict, "snapshots_disabled"
@@ -88,6 +90,12 @@ func statusOf(err error) (status int, code string) {
 	default:
 		return http.StatusInternalServerError, "internal"
 	}
+}
+
+// unfit reports whether a snapshot is what keeps it from being loaded here, and not this machine.
+func unfit(err error) bool {
+	return errors.Is(err, runtime.ErrUnloadable) && !errors.Is(err, syscall.ENOSPC) &&
+		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 func writeError(w http.ResponseWriter, status int, code, message, hint string) {

@@ -234,7 +234,7 @@ func (s *server) loadSnapshot(w http.ResponseWriter, r *http.Request, c echo.Con
 	return s.long(w, r, http.StatusOK, func(steps) (any, error) {
 		in, err := s.version(r.Context(), name, body.Version, seal.Key{Passphrase: body.Passphrase, Identities: body.Identities}, body.Services)
 		if err != nil {
-			return nil, err
+			return nil, incompatible(err)
 		}
 		defer s.closing(in)
 		return s.apply(r.Context(), in, runtime.ApplyOptions{Strategy: merge, DryRun: body.DryRun})

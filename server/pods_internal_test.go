@@ -51,3 +51,11 @@ func TestNoPodTakesARoute(t *testing.T) {
 		}
 	}
 }
+
+// After half a load a client must not be told to try again in a second, as for a program that was just not up.
+func TestStatusOfHalf(t *testing.T) {
+	err := errors.Join(fmt.Errorf("service a: %w", runtime.ErrProcess), fmt.Errorf("service b: %w: %w", runtime.ErrHalf, runtime.ErrProcess))
+	if status, code := statusOf(err); status != http.StatusInternalServerError {
+		t.Errorf("%d %s", status, code)
+	}
+}
