@@ -41,6 +41,18 @@ func (g *gate) enter(ctx context.Context) error {
 	return nil
 }
 
+// enterNow counts the request in unless the gate is held.
+func (g *gate) enterNow() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.held {
+		return false
+	}
+	g.inside++
+	g.used = time.Now()
+	return true
+}
+
 // leave counts a request out.
 func (g *gate) leave() {
 	g.mu.Lock()

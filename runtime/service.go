@@ -170,6 +170,30 @@ func (s *Service) Enter(ctx context.Context) (leave func(), err error) {
 		}
 		s.gate.leave() // it was put to sleep while this request was held
 	}
+	return s.entered(ctx), nil
+}
+
+// EnterNow is Enter where that need not wait: otherwise, or where Enter would give an error, ok is false and nothing
+// has been done. Of ctx it takes only the values.
+func (s *Service) EnterNow(ctx context.Context) (leave func(), ok bool) {
+	if s.state() != StatusRunning {
+		return nil, false
+	}
+	if s.rt.dir == nil {
+		return func() {}, true
+	}
+	if !s.gate.enterNow() {
+		return nil, false
+	}
+	if s.state() != StatusRunning {
+		s.gate.leave() // it was put to sleep in between
+		return nil, false
+	}
+	return s.entered(ctx), true
+}
+
+// entered gives what a request that is inside the gate leaves by.
+func (s *Service) entered(ctx context.Context) (leave func()) {
 	before := s.marks()
 	return func() {
 		s.gate.leave()
@@ -186,7 +210,7 @@ func (s *Service) Enter(ctx context.Context) (leave func(), err error) {
 				s.rt.logger.Error("save after a request failed", "service", s.name, "error", err)
 			}
 		}
-	}, nil
+	}
 }
 
 // Changed says that a request changed something, or may have, so that the service is saved when its strategy

@@ -397,7 +397,7 @@ func TestTransferApplyBesideClose(t *testing.T) {
 	if err := l.dir.Close(); err != nil {
 		t.Error(err)
 	}
-	l, p, tail = build(fsys, runtime.SaveManual)
+	l, _, tail = build(fsys, runtime.SaveManual)
 	l.enterOnce(t)
 	if a, b := l.table.all()["a"], tail.all()["b"]; a != b {
 		t.Errorf("in the next life: %q and %q", a, b)

@@ -47,10 +47,10 @@ type Part struct {
 	File    *statefile.File
 }
 
-// New makes a snapshot of parts, which it sorts. close is called once, by Close; may be nil. The error says what is
+// New makes a snapshot of parts, which it sorts. done is called once, by Close; may be nil. The error says what is
 // wrong with the parts: a name that cannot be one, two that are the same, one whose file is another part's, or more
-// than MaxParts (abi.ErrTooLarge); close has not been called then. A nil module is one that finds nothing.
-func New(info Info, parts []Part, module func(context.Context, [sha256.Size]byte) ([]byte, error), close func() error) (*Snapshot, error) {
+// than MaxParts (abi.ErrTooLarge); done has not been called then. A nil module is one that finds nothing.
+func New(info Info, parts []Part, module func(context.Context, [sha256.Size]byte) ([]byte, error), done func() error) (*Snapshot, error) {
 	if len(parts) > MaxParts {
 		return nil, fmt.Errorf("a snapshot of %d parts: %w; there may be %d", len(parts), abi.ErrTooLarge, MaxParts)
 	}
@@ -74,8 +74,8 @@ func New(info Info, parts []Part, module func(context.Context, [sha256.Size]byte
 			return nil, fmt.Errorf("snapshot: the state file of part %s is that of %s/%s: %w", p, h.Service, h.Part, abi.ErrCorrupt)
 		}
 	}
-	if close != nil {
-		s.close = append(s.close, close)
+	if done != nil {
+		s.close = append(s.close, done)
 	}
 	return s, nil
 }
