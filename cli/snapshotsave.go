@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,6 +135,9 @@ func (p *program) printSaved(saved server.SavedSnapshot, asJSON bool) error {
 	return err
 }
 
+// maxReplaced is how many partitions are named of each part; --json has all.
+const maxReplaced = 10
+
 func (p *program) snapshotLoad() *cobra.Command {
 	var asJSON, dry bool
 	var merge string
@@ -263,6 +267,13 @@ func printLoaded(out io.Writer, loaded server.LoadedSnapshot) error {
 	for _, s := range loaded.Services {
 		for _, part := range s.Parts {
 			fmt.Fprintf(out, "%s/%s: %d added, %d changed, %d removed, %d kept\n", s.Service, part.Part, part.Added, part.Changed, part.Removed, part.Kept)
+			for i, name := range part.Replaced {
+				if i == maxReplaced {
+					fmt.Fprintf(out, "  and %d more\n", len(part.Replaced)-i)
+					break
+				}
+				fmt.Fprintf(out, "  replaced wholly: %s\n", cmp.Or(name, "what belongs to no account"))
+			}
 		}
 	}
 	var err error

@@ -37,6 +37,7 @@ type Applied struct {
 type AppliedPart struct {
 	Part string
 	snapshot.Merged
+	Replaced []string // the partitions that were replaced wholly
 }
 
 // UnknownPartsError says that a snapshot has state of services, or parts of services, that there are not here. It wraps
@@ -584,7 +585,7 @@ func (a *application) prepare(ctx context.Context, t *target) (err error) {
 			return t.unloadable(p, err)
 		}
 		t.after[p] = state
-		t.applied.Parts = append(t.applied.Parts, AppliedPart{Part: p.Name, Merged: merged})
+		t.applied.Parts = append(t.applied.Parts, AppliedPart{Part: p.Name, Merged: merged, Replaced: snapshot.Replaced(live, incoming, a.Strategy)})
 	}
 	return nil
 }

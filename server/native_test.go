@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -445,7 +446,7 @@ func TestNativeSnapshots(t *testing.T) {
 	for _, dry := range []bool{true, false} {
 		got := load(fmt.Sprintf(`{"version":1,"merge":"overwrite","dry_run":%v,"services":["notes"]}`, dry))
 		if got.Name != "seed" || got.Version != 1 || got.Merge != snapshot.Overwrite || got.DryRun != dry || len(got.Services) != 1 || len(got.Services[0].Parts) != 1 ||
-			got.Services[0].Parts[0] != (server.AppliedPart{Part: "store", Merged: snapshot.Merged{Changed: 1, Removed: 1}}) {
+			!reflect.DeepEqual(got.Services[0].Parts[0], server.AppliedPart{Part: "store", Merged: snapshot.Merged{Changed: 1, Removed: 1}, Replaced: []string{""}}) {
 			t.Errorf("loaded %+v", got)
 		}
 		l.do(t, http.MethodGet, "/a", "").wants(t, 200, map[bool]string{true: "2", false: "1"}[dry])

@@ -64,6 +64,7 @@ type AppliedService struct {
 type AppliedPart struct {
 	Part string `json:"part"`
 	snapshot.Merged
+	Replaced []string `json:"replaced"` // the partitions that were replaced wholly
 }
 
 // VerifiedSnapshots is the answer of POST /_torpor/snapshots/verify.
@@ -256,7 +257,7 @@ func (s *server) apply(ctx context.Context, in *snapshot.Snapshot, o runtime.App
 	for _, a := range applied {
 		service := AppliedService{Service: a.Service, Parts: []AppliedPart{}}
 		for _, p := range a.Parts {
-			service.Parts = append(service.Parts, AppliedPart{p.Part, p.Merged})
+			service.Parts = append(service.Parts, AppliedPart{p.Part, p.Merged, p.Replaced})
 		}
 		answer.Services = append(answer.Services, service)
 	}

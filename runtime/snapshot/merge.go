@@ -214,6 +214,25 @@ func compared(ctx context.Context, live, in *statefile.File, m MergeOptions) (Me
 	return c, nil
 }
 
+// Replaced lists the partitions of live that a merge replaces wholly, in live's order: what they had goes, but for what
+// in has too. live may be nil.
+func Replaced(live, in *statefile.File, strategy Strategy) []string {
+	replaced := []string{}
+	if live == nil || strategy == ServiceMerge {
+		return replaced
+	}
+	had, has := live.Partitions(), in.Partitions()
+	named := func(p statefile.Partition) bool { return p.Name != "" }
+	accounts := slices.ContainsFunc(had, named) || slices.ContainsFunc(has, named)
+	for _, p := range had {
+		there := slices.ContainsFunc(has, func(q statefile.Partition) bool { return q.Name == p.Name })
+		if strategy == Overwrite || there && (named(p) || !accounts) {
+			replaced = append(replaced, p.Name)
+		}
+	}
+	return replaced
+}
+
 // A RefusedError says that the serializer does not take the records that a merge made: some keep no order that a merge
 // could know, or hold pieces that belong together, such as those of raw and files. Nothing has been changed.
 type RefusedError struct {

@@ -519,3 +519,28 @@ func FuzzMerge(f *testing.F) {
 		}
 	})
 }
+
+// TestReplaced: which accounts and regions a merge replaces wholly.
+func TestReplaced(t *testing.T) {
+	const live, none = "1/eu|a=1\n1/us|a=1\n|x=1", ""
+	for _, c := range []struct {
+		live, in string
+		strategy snapshot.Strategy
+		want     []string
+	}{
+		{live, "1/eu|b=1\n2/eu|b=1\n|y=1", snapshot.AccountRegionMerge, []string{"1/eu"}},
+		{live, "1/eu|b=1", snapshot.Overwrite, []string{"1/eu", "1/us", ""}},
+		{live, "1/eu|b=1", snapshot.ServiceMerge, []string{}},
+		{"|a=1", "|b=1", snapshot.AccountRegionMerge, []string{""}},
+		{"|a=1", "1/eu|b=1", snapshot.AccountRegionMerge, []string{}},
+		{none, "|b=1", snapshot.AccountRegionMerge, []string{}},
+	} {
+		var before *statefile.File
+		if c.live != none {
+			before = stateOfRows(t, "s", rows(c.live))
+		}
+		if got := snapshot.Replaced(before, stateOfRows(t, "s", rows(c.in)), c.strategy); !slices.Equal(got, c.want) {
+			t.Errorf("%q into %q, %s: %q, want %q", c.in, c.live, c.strategy, got, c.want)
+		}
+	}
+}
