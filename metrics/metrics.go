@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io/fs"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +40,13 @@ type Metrics struct {
 	fuel                      *prometheus.CounterVec
 	requests                  *prometheus.CounterVec
 	requestDuration           *prometheus.HistogramVec
+	served                    sync.Map // by service: *served
+}
+
+// served is what requests to a service count in, found once.
+type served struct {
+	duration prometheus.Observer
+	codes    [10]atomic.Pointer[prometheus.Counter] // by class of status; nil: there was none yet
 }
 
 // durations is a histogram with classic buckets from 100 µs to 100 s and native ones beside them.
@@ -231,8 +240,24 @@ func (m *Metrics) ModuleCalled(module, op string, c host.CallCost) {
 
 // RequestServed counts one request to a service by its answer's status.
 func (m *Metrics) RequestServed(service string, status int, d time.Duration) {
-	m.requests.WithLabelValues(service, strconv.Itoa(status/100)+"xx").Inc()
-	m.requestDuration.WithLabelValues(service).Observe(d.Seconds())
+	found, ok := m.served.Load(service)
+	if !ok {
+		found, _ = m.served.LoadOrStore(service, &served{duration: m.requestDuration.WithLabelValues(service)})
+	}
+	s := found.(*served) //nolint:forcetypeassert // nothing else is stored
+	s.duration.Observe(d.Seconds())
+	class := status / 100
+	if class < 0 || class >= len(s.codes) {
+		m.requests.WithLabelValues(service, strconv.Itoa(class)+"xx").Inc()
+		return
+	}
+	code := s.codes[class].Load()
+	if code == nil {
+		c := m.requests.WithLabelValues(service, strconv.Itoa(class)+"xx")
+		code = &c
+		s.codes[class].Store(code)
+	}
+	(*code).Inc()
 }
 
 func (m *Metrics) fail(operation, service, part string, err error) {

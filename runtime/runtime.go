@@ -204,11 +204,13 @@ func (rt *Runtime) Services() []*Service { return rt.services }
 
 // Service finds a service by name; the error wraps abi.ErrNotFound and lists the names there are.
 func (rt *Runtime) Service(name string) (*Service, error) {
-	names := make([]string, len(rt.services))
-	for i, s := range rt.services {
+	for _, s := range rt.services {
 		if s.name == name {
 			return s, nil
 		}
+	}
+	names := make([]string, len(rt.services))
+	for i, s := range rt.services {
 		names[i] = s.name
 	}
 	return nil, fmt.Errorf("service %q: %w; the services are %q", name, abi.ErrNotFound, names)

@@ -101,6 +101,10 @@ const maxActive = 10 * time.Second
 
 // enter lets the request into the service, or gives up when it has waited for too long.
 func (v *visit) enter(ctx context.Context) (leave func(), err error) {
+	// A timer that each request sets and stops costs more than all else here: the scheduler wakes a thread for it.
+	if leave, ok := v.service.EnterNow(ctx); ok {
+		return leave, nil
+	}
 	if v.backend.WakeTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, v.backend.WakeTimeout, errWaking)

@@ -31,9 +31,13 @@ type answer struct {
 	writes  int
 	spliced bool
 
+	timely bool // it is flushed by the proxy's flushes, when it is long in coming
+	waits  bool // for that
+
+	mu sync.Mutex // between the service's answer and a timer, where it is timely or holds
+
 	// What follows is used where the end of the answer waits.
 	holds  bool
-	mu     sync.Mutex // between the service's answer and the timer
 	header http.Header
 	all    bool   // nothing has gone out yet
 	held   []byte // what waits
@@ -96,6 +100,11 @@ func (a *answer) WriteHeader(status int) {
 	}
 	a.pass.changed()
 	a.ResponseWriter.WriteHeader(status)
+	if a.timely {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.wait()
+	}
 }
 
 // inform passes a 1xx answer on.
@@ -132,6 +141,13 @@ func (a *answer) Write(b []byte) (int, error) {
 	if a.writes > 1 && a.written == a.length {
 		a.pass.changed() // again, as it was long in coming, and before the client has the end
 	}
+	if a.timely {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.length < 0 || a.written < a.length { // the end goes out when the passage ends, which is now
+			a.wait()
+		}
+	}
 	return a.ResponseWriter.Write(b)
 }
 
@@ -140,7 +156,7 @@ func (a *answer) Flush() {
 	if a.spliced {
 		return // by somebody else than writes it, and nothing waits
 	}
-	if a.holds {
+	if a.holds || a.timely {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.all {
@@ -246,6 +262,7 @@ func (a *answer) keep(b []byte) (int, error) {
 
 // stop is called last: nothing is written after it.
 func (a *answer) stop() {
+	a.untimely()
 	if !a.holds {
 		return
 	}

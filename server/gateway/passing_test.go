@@ -642,3 +642,51 @@ func TestLargeBodies(t *testing.T) {
 		}
 	}
 }
+
+// TestSlowPiecesComeAsTheyAre: what a service has sent of an answer of known length reaches the client though the rest
+// is long in coming, whatever the other clients do.
+func TestSlowPiecesComeAsTheyAre(t *testing.T) {
+	next := make(chan struct{})
+	s := newStand(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "6")
+		if r.URL.Path == "/unread" {
+			w.Header().Set("Content-Length", fmt.Sprint(64<<20))
+			io.CopyN(w, zeros{}, 64<<20)
+			return
+		}
+		for _, piece := range []string{"", "abc", "def"} {
+			io.WriteString(w, piece)
+			w.(http.Flusher).Flush()
+			<-next
+		}
+	}), options{})
+	for range 3 { // clients that do not read
+		conn, err := net.Dial("tcp", s.gateway)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		io.WriteString(conn, "GET /unread HTTP/1.1\r\nHost: a\r\n\r\n")
+		io.ReadFull(conn, make([]byte, 64))
+	}
+	for _, client := range []*http.Client{s.h1, s.h2} {
+		for range 3 {
+			resp, err := client.Get("http://" + s.gateway + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.ContentLength != 6 {
+				t.Errorf("length %d", resp.ContentLength)
+			}
+			next <- struct{}{}
+			for _, want := range []string{"abc", "def"} {
+				got := make([]byte, 3)
+				if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != want {
+					t.Errorf("%q, %v; want %q", got, err, want)
+				}
+				next <- struct{}{}
+			}
+			resp.Body.Close()
+		}
+	}
+}

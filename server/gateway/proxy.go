@@ -84,6 +84,7 @@ type Proxy struct {
 	transport *http.Transport
 	buffers   buffers
 	template  httputil.ReverseProxy
+	flushes   flushes
 }
 
 // New makes a proxy. It connects to nothing yet.
@@ -152,6 +153,7 @@ func (p *Proxy) Pass(w http.ResponseWriter, r *http.Request, v Visit) {
 	pass.answer = a
 	defer a.stop()
 	rp := p.template
+	pass.rp = &rp
 	rp.Rewrite, rp.ModifyResponse, rp.ErrorHandler = pass.rewrite, pass.answered, pass.failed
 	rp.ServeHTTP(a, out)
 	a.finish()
@@ -164,10 +166,11 @@ type passage struct {
 	in     *http.Request
 	body   *body // of the request; nil: none
 	answer *answer
-	conn   *upstreamConn // that it got; nil: not known
-	unsent bool          // nothing of it reached the service
-	own    bool          // the answer is the gateway's own
-	marked atomic.Bool   // Changed was called
+	rp     *httputil.ReverseProxy // of this passage
+	conn   *upstreamConn          // that it got; nil: not known
+	unsent bool                   // nothing of it reached the service
+	own    bool                   // the answer is the gateway's own
+	marked atomic.Bool            // Changed was called
 
 	leaving sync.Once
 	tunnel  *tunnel // the connection, once it was switched
@@ -220,9 +223,9 @@ func (p *passage) rewrite(pr *httputil.ProxyRequest) {
 		out.Header["X-Forwarded-For"] = []string{strings.Join(way, ", ")}
 	}
 	// A proxy in front of this one knows better how the client came.
-	for name, value := range map[string]string{"X-Forwarded-Host": in.Host, "X-Forwarded-Proto": "http"} {
-		if len(out.Header[name]) == 0 && value != "" {
-			out.Header[name] = []string{value}
+	for _, said := range [...]header{{"X-Forwarded-Host", in.Host}, {"X-Forwarded-Proto", "http"}} {
+		if len(out.Header[said.name]) == 0 && said.value != "" {
+			out.Header[said.name] = []string{said.value}
 		}
 	}
 	if upgrade := out.Header.Get("Upgrade"); strings.EqualFold(upgrade, "h2c") {
@@ -252,6 +255,11 @@ func (p *passage) answered(res *http.Response) error {
 		return nil
 	default:
 		res.Body = p.splice(res)
+		// What has no length is flushed at once, by httputil; trailers, which only what is said in pieces has over
+		// HTTP/1.1, are left to it too.
+		if res.ContentLength >= 0 && res.ProtoMajor == 1 && !p.answer.holds && !p.answer.spliced {
+			p.answer.timely, p.rp.FlushInterval = true, 0
+		}
 		return nil
 	}
 	conn, ok := res.Body.(io.ReadWriteCloser)
