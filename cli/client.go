@@ -151,6 +151,12 @@ func (c *client) send(ctx context.Context, r request) (*http.Response, error) {
 	if err == nil {
 		return resp, nil
 	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, context.DeadlineExceeded):
+		return nil, fmt.Errorf("%s: no torpor answers in time; what was asked for may still come to its end there (--timeout says how long to wait): %w", r.what, cause)
+	case cause != nil:
+		return nil, fmt.Errorf("%s: interrupted before torpor answered; what was asked for may still come to its end there: %w", r.what, cause)
+	}
 	err = fmt.Errorf("no torpor answers: %w", err)
 	if dial := (*net.OpError)(nil); errors.As(err, &dial) && dial.Op == "dial" {
 		err = silentError{err}

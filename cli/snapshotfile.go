@@ -28,6 +28,7 @@ import (
 
 // exportOptions say what is exported, and how.
 type exportOptions struct {
+	unused            bool // rules may be about nothing
 	live, force, json bool
 	services, redact  []string
 	secrets           secrets
@@ -55,14 +56,17 @@ FILE is NAME.snapshot unless it is given, and is made whole or not at all; one t
 with --force only. - is standard output.
 
 With --encrypt, by a passphrase, or --recipient the file is encrypted, whether the snapshot is or not;
-without, it is not. The passphrase is also the one that opens a snapshot that is encrypted.
+without, it is not: then a passphrase only opens a snapshot that is encrypted, and what is written is told
+to be in clear.
 
 With --redact records are dropped, or what is in them is hashed, before the file is written. A rule is
 
   [SERVICE[/PART]:]KEY[#PATH]=drop|hash
 
 KEY is matched against a record's key, and against its partition and key with a space between; PATH leads
-to a member of its value, as a JSON Pointer does; * is anything but a slash, ** anything:
+to a member of its value, as a JSON Pointer does; * is anything but a slash, ** anything. A rule that nothing
+in the snapshot is about is an error, for it may be a slip of the pen; --redact-unused lets it be. Of S3's
+objects nothing can be hashed, for their sizes and ETags would be wrong: drop them.
 
   s3:**/secret.txt=drop                records whose key ends so, of s3
   *:/customers/*#/email=hash           the member email of these records, of any service
@@ -86,6 +90,7 @@ to a member of its value, as a JSON Pointer does; * is anything but a slash, ** 
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.StringSliceVar(&o.services, "service", nil, "only this service; may be given more than once")
 	f.StringArrayVar(&o.redact, "redact", nil, "rule of what is left out or hashed; may be given more than once")
+	f.BoolVar(&o.unused, "redact-unused", false, "let there be rules that nothing in the snapshot is about")
 	o.secrets.addKey(f)
 	o.secrets.addLock(f)
 	cmd.RunE = func(cmd *cobra.Command, a []string) error { return p.runExport(cmd, o, a) }
@@ -135,6 +140,9 @@ func (p *program) runExport(cmd *cobra.Command, o exportOptions, a []string) err
 	if report.Size, err = target.finish(); err != nil || file == "-" {
 		return err
 	}
+	if !report.Encrypted && (o.secrets.passphraseFile != "" || p.env(passphraseVariable) != "") {
+		fmt.Fprintf(p.Err, "torpor: %s is in clear: a passphrase encrypts with --encrypt only\n", file)
+	}
 	if o.json {
 		return writeJSON(p.Out, report)
 	}
@@ -156,6 +164,9 @@ func parseRules(texts []string) (rules []snapshot.Rule, _ error) {
 // askExport has the running torpor export something. What comes before an error in target is of no use.
 func (p *program) askExport(ctx context.Context, at *place, o exportOptions, ref snapshot.Reference, lock seal.Lock, target *target) (services []string, err error) {
 	query := url.Values{"services": o.services, "redact": o.redact}
+	if o.unused {
+		query.Set("redact_unused", "true")
+	}
 	path := "/_torpor/export"
 	if !o.live {
 		path = snapshotPath(ref.Name, "/export")
@@ -203,10 +214,16 @@ func (p *program) writeExport(ctx context.Context, at *place, o exportOptions, r
 		if err != nil {
 			return nil, err
 		}
-		if out, _, err = snapshot.Redact(ctx, in, rules, snapshot.RedactOptions{Nesting: nesting}); err != nil {
+		var done []snapshot.Redacted
+		if out, done, err = snapshot.Redact(ctx, in, rules, snapshot.RedactOptions{Nesting: nesting}); err != nil {
 			return nil, err
 		}
 		defer func() { err = errors.Join(err, out.Close()) }()
+		for _, d := range done {
+			if d.Idle() && !o.unused {
+				return nil, usageError{fmt.Errorf("nothing in the snapshot is what the rule %q is about: correct it, leave it out, or say --redact-unused", d.Rule)}
+			}
+		}
 	}
 	bar := p.progress("export")
 	defer bar.close()

@@ -594,8 +594,14 @@ func (s *Service) peek() {
 			if g.Err != nil {
 				continue
 			}
+			var info statefile.Info
+			if opened, err := s.rt.dir.Open(s.name, p.Name, g.Number); err == nil {
+				info = opened.File().Info()
+				_ = opened.Close() // read only
+			}
 			s.mu.Lock()
 			p.generation, p.savedAt, p.fileBytes = g.Number, g.Header.Created, g.Size
+			p.records, p.bytes, p.deltas = info.Records, info.Raw, info.Deltas
 			s.unread = s.unread || s.load == LoadManual
 			s.mu.Unlock()
 			break

@@ -20,7 +20,7 @@ type PartStatus struct {
 	Serializer string    // name and version; "" when persistence is disabled
 	Generation uint64    // newest committed or found; 0: none
 	SavedAt    time.Time // of that generation; zero: none
-	Records    uint64    // of that generation; 0 until it was loaded or saved by this runtime
+	Records    uint64    // of that generation
 	Bytes      uint64    // of the records in its file, uncompressed, those that deltas replace included; likewise
 	FileBytes  int64     // of its file
 	Deltas     int       // in its file: saves of what had changed since the full one

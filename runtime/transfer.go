@@ -418,6 +418,7 @@ type target struct {
 	incoming      map[*part]*statefile.File // what the snapshot has, as the service's own serializers write it
 	before, after map[*part]*statefile.File // after: of all parts that get one
 	refusal       error                     // why its saved state could not be loaded; nil: that is not so
+	lost          error                     // why what it has is no state, and cannot be given back; nil: it is one
 	unread        bool                      // its saved state has not been loaded
 	touched       bool                      // it is not what it was any more
 	kept          bool                      // what it was given has been saved
@@ -548,8 +549,11 @@ func (a *application) prepare(ctx context.Context, t *target) (err error) {
 		}
 	}
 	// What cannot be loaded is no reason not to load something else over it.
-	if t.before, err = a.now(ctx, t); err != nil && (t.refusal == nil || a.Strategy != snapshot.Overwrite) {
-		return err
+	if t.before, err = a.now(ctx, t); err != nil {
+		if a.Strategy != snapshot.Overwrite || t.refusal == nil && !errors.Is(err, abi.ErrCorrupt) {
+			return err
+		}
+		t.lost = err
 	}
 	t.after = map[*part]*statefile.File{}
 	if t.process != nil || t.state() != StatusRunning { // it is started anew, and so has to be given all
@@ -720,6 +724,9 @@ func (t *target) restoreBefore(ctx context.Context) error {
 		err := t.stopProcess(ctx)
 		t.set(StatusError, t.refusal)
 		return err
+	}
+	if t.lost != nil {
+		return t.lost
 	}
 	for p := range t.after {
 		if t.before[p] == nil {

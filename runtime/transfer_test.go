@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"slices"
@@ -549,6 +550,26 @@ func TestCaptureOfNothing(t *testing.T) {
 	if s := capture(t, l); len(s.Parts) != 1 {
 		t.Errorf("captured %v", s.Parts)
 	}
+	if err := l.end(t); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a service has may be no state any more: then a snapshot can still take its place, and nothing else can be merged.
+func TestApplyOverwritesWhatIsNoState(t *testing.T) {
+	in := snapshotOf(t, map[string]string{"a": "new"}, nil)
+	l := begin(t, vfs.NewMem(), nil)
+	l.table.put("a", "old")
+	l.table.capErr = fmt.Errorf("no JSON: %w", abi.ErrCorrupt)
+	if _, err := l.Apply(t.Context(), in, runtime.ApplyOptions{Strategy: snapshot.ServiceMerge}); !errors.Is(err, abi.ErrCorrupt) {
+		t.Errorf("merged: %v", err)
+	}
+	l.wants(t, map[string]string{"a": "old"})
+	if _, err := l.Apply(t.Context(), in, runtime.ApplyOptions{Strategy: snapshot.Overwrite}); err != nil {
+		t.Fatal(err)
+	}
+	l.wants(t, map[string]string{"a": "new"})
+	l.table.capErr = nil
 	if err := l.end(t); err != nil {
 		t.Fatal(err)
 	}

@@ -405,7 +405,7 @@ func (s *server) redact(ctx context.Context, in *snapshot.Snapshot, rules []snap
 	}
 	for _, d := range done {
 		if d.Idle() && !unused {
-			err := badRequest("nothing in the snapshot is what the rule %q is about; correct it, leave it out, or say redact_unused=true", d.Rule)
+			err := badRequest("nothing in the snapshot is what the rule %q is about; correct it, leave it out, or let it be (redact_unused=true; torpor snapshot export --redact-unused)", d.Rule)
 			return nil, errors.Join(err, out.Close())
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,9 +30,6 @@ const (
 	headerPodSize     = "X-Localstack-Pod-Size"     // of an export: its bytes
 	headerSecret      = "X-Localstack-State-Secret" //nolint:gosec // a name; of the passphrase that a snapshot is, or is to be, encrypted with
 )
-
-// reservedPods are names that are routes of their own, here or in the native API.
-func reservedPods() []string { return []string{"state", "environment", "remotes", "gc", "verify"} }
 
 // namedHandler answers a request to a route with a name in its path; "" where it has none.
 type namedHandler func(w http.ResponseWriter, r *http.Request, name string)
@@ -72,9 +68,6 @@ func (s *server) localstack(e *echo.Echo) {
 }
 
 func checkPod(name string) error {
-	if slices.Contains(reservedPods(), name) {
-		return badRequest("a snapshot cannot have the name %q, which is a route of its own", name)
-	}
 	if err := repository.CheckName(name); err != nil {
 		return marked{err, errBadRequest}
 	}

@@ -18,8 +18,13 @@ const (
 )
 
 // CheckName says why name can be no snapshot's: it may have 1 to 128 ASCII letters, digits, '.', '_' and '-', and begins
-// with a letter or digit. Upper and lower case are told apart.
+// with a letter or digit. Upper and lower case are told apart. The names that the HTTP API has for itself beside those of
+// snapshots are taken.
 func CheckName(name string) error {
+	switch name {
+	case "gc", "verify", "state", "environment", "remotes":
+		return fmt.Errorf("no snapshot can be called %q: the API has that name for itself; choose another", name)
+	}
 	ok := len(name) >= 1 && len(name) <= MaxNameBytes
 	for i := 0; ok && i < len(name); i++ {
 		switch c := name[i]; {
