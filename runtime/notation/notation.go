@@ -1,11 +1,12 @@
 // Package notation writes CBOR items, such as the keys and values of records, for people and for JSON. People get
 // CBOR's diagnostic notation (RFC 8949, section 8); in JSON nothing is lost or guessed: a byte string is
 // {"$bytes": base64}, other CBOR that JSON does not have (tags, NaN, maps whose keys are not text) is
-// {"$cbor": diagnostic notation}, and what has no such notation, as text that is not UTF-8, is
-// {"$item": base64 of the CBOR}.
+// {"$cbor": diagnostic notation}, and what has no such notation, as text that is not UTF-8, is {"$item": base64 of the
+// CBOR}. Embedded JSON, tag 262, is {"$json": that JSON, without its spacing}.
 package notation
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -82,6 +83,10 @@ func (n Notation) JSON(item []byte) any {
 		if object, ok := n.object(d); ok {
 			return object
 		}
+	case 6:
+		if text, ok := embeddedJSON(d); ok {
+			return map[string]json.RawMessage{"$json": text}
+		}
 	case 7:
 		switch item[0] & 0x1f {
 		case 20, 21:
@@ -96,6 +101,23 @@ func (n Notation) JSON(item []byte) any {
 		}
 	}
 	return n.outsideJSON(item)
+}
+
+// tagJSON is that of JSON in a byte string (RFC 8949 has it in IANA's registry), as which the serializer json keeps what is
+// spelled or spaced otherwise than most programs do.
+const tagJSON = 262
+
+// embeddedJSON is such JSON, without its spacing.
+func embeddedJSON(d *record.Pull) (json.RawMessage, bool) {
+	if d.Tag() != tagJSON {
+		return nil, false
+	}
+	text := d.Bytes()
+	var compact bytes.Buffer
+	if d.Err() != nil || !utf8.Valid(text) || json.Compact(&compact, text) != nil {
+		return nil, false
+	}
+	return compact.Bytes(), true
 }
 
 // object reads a map whose keys are text, each only once.
