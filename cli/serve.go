@@ -258,7 +258,7 @@ func (p *program) assemble(ctx context.Context, s *settings, logger *slog.Logger
 		kept = h.data
 	}
 	out := server.Config{Runtime: h.runtime, Restart: func() error { end(errRestart); return nil }, Kill: func() error { end(errKill); return nil },
-		Resources: map[string]server.Resource{serviceS3: server.S3Resource}, Kept: kept, Saved: cfg.Dir, Nesting: nesting(cfg.Services), Events: events, Snapshots: snapshots, Scratch: cfg.Scratch, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, Registry: reg}),
+		Resources: map[string]server.Resource{serviceS3: server.S3Resource}, Kept: kept, Remotes: p.remote, Saved: cfg.Dir, Nesting: nesting(cfg.Services), Events: events, Snapshots: snapshots, Scratch: cfg.Scratch, Metrics: promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true, Registry: reg}),
 		Access: s.access, Init: server.Init(scripts), Observer: m, Logger: logger, Version: Version, Session: session(), Started: time.Now()}
 	if err := publish(&out, services, logger); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,16 +9,33 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/torpor-run/torpor/host/abi"
 	"github.com/torpor-run/torpor/runtime/remote/folder"
+	"github.com/torpor-run/torpor/runtime/remote/s3"
 	"github.com/torpor-run/torpor/runtime/snapshot/repository"
 	"github.com/torpor-run/torpor/runtime/vfs"
 )
 
 // snapshotsFolder is where snapshots are kept in the data folder.
 func snapshotsFolder(data string) string { return filepath.Join(data, "snapshots") }
+
+// remote opens a place for snapshots that a client of the API has defined. Where its URL says nothing of region and endpoint,
+// the variables count that AWS's own clients look at.
+func (p *program) remote(_ context.Context, _, url string, params map[string]string) (repository.Remote, error) {
+	scheme, _, _ := strings.Cut(url, ":")
+	if scheme != "s3" {
+		return nil, fmt.Errorf("snapshots cannot be kept at %.20s remotes, only at s3: %w", scheme, errors.ErrUnsupported)
+	}
+	c, err := s3.Parse(url, params, s3.Config{Region: cmp.Or(p.env("AWS_REGION"), p.env("AWS_DEFAULT_REGION")),
+		Endpoint: cmp.Or(p.env("AWS_ENDPOINT_URL_S3"), p.env("AWS_ENDPOINT_URL"))})
+	if err != nil {
+		return nil, err
+	}
+	return s3.Open(c)
+}
 
 // shelf is a folder of snapshots as a [repository.Remote]. The folder is made when the first is put into it: a data folder
 // is left alone by those who keep nothing in it.

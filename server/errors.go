@@ -60,7 +60,7 @@ func statusOf(err error) (status int, code string) {
 		return http.StatusUnprocessableEntity, "incompatible"
 	case errors.Is(err, errNoSnapshots):
 		return http.StatusConflict, "snapshots_disabled"
-	case errors.Is(err, errNotHere):
+	case errors.Is(err, errNotHere), errors.Is(err, errors.ErrUnsupported):
 		return http.StatusNotImplemented, "not_implemented"
 	case errors.Is(err, seal.ErrKey):
 		return http.StatusForbidden, "no_key"

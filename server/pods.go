@@ -103,8 +103,11 @@ func (s *server) repository(ctx context.Context, body podRequest) (*repository.R
 		return nil, marked{fmt.Errorf("remote %s: snapshots cannot be kept at %s remotes yet; without a remote they are kept in the data folder", found.Name, scheme), errNotHere}
 	}
 	place, err := s.Remotes(ctx, found.Name, found.URL, body.Remote.Params)
-	if err != nil {
+	if errors.Is(err, errors.ErrUnsupported) {
 		return nil, fmt.Errorf("remote %s: %w", found.Name, err)
+	}
+	if err != nil { // what it is asked with is not enough, or no such thing
+		return nil, badRequest("remote %s: %w", found.Name, err)
 	}
 	return repository.Open(ctx, repository.Config{Remote: place, Torpor: s.Version, Logger: s.Logger})
 }

@@ -49,15 +49,16 @@ type emulator struct {
 	url     string
 	data    string
 	config  string // torpor.yaml
+	env     []string
 	log     *program.Output
 	serving *program.Serving
 	orders  *orders
 }
 
 // begin starts one with nothing in it.
-func begin(t testing.TB) *emulator {
+func begin(t testing.TB, env ...string) *emulator {
 	t.Helper()
-	e := &emulator{t: t, data: filepath.Join(t.TempDir(), "data"), orders: &orders{}}
+	e := &emulator{t: t, env: env, data: filepath.Join(t.TempDir(), "data"), orders: &orders{}}
 	service := httptest.NewServer(e.orders)
 	t.Cleanup(service.Close)
 	e.config = `
@@ -81,9 +82,9 @@ func lone(t testing.TB) *emulator {
 }
 
 // filled starts one with a bucket of one object, and an order.
-func filled(t testing.TB) *emulator {
+func filled(t testing.TB, env ...string) *emulator {
 	t.Helper()
-	e := begin(t)
+	e := begin(t, env...)
 	e.bucket("fruits", "")
 	e.put("/fruits/apple", "red")
 	e.order("1", "bread")
@@ -110,7 +111,7 @@ func (e *emulator) serve() {
 	}
 	cmd := exec.Command(torporFile, "serve", "--listen", "127.0.0.1:0", "--data", e.data, "--cache", cache, "--config", config)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}, e.env...)
 	e.serving = program.Start(e.t, cmd, nil, nil)
 	e.log, e.url = e.serving.Log, e.serving.URL(e.t)
 }

@@ -433,8 +433,16 @@ const (
 	secret   = "wJalrXUtnFEMI"
 )
 
+// onS3 starts one that finds S3, with the bucket bkt, in another.
+func onS3(t *testing.T) (e, s3 *emulator) {
+	t.Helper()
+	s3 = lone(t)
+	s3.bucket("bkt", "")
+	return filled(t, "AWS_ENDPOINT_URL_S3="+s3.url), s3
+}
+
 func saveToS3(t *testing.T) {
-	e := filled(t)
+	e, s3 := onS3(t)
 	const body = `{"name":"lstk-s3-0123456789","protocols":["s3"],"remote_url":"s3://bkt/pre?access_key_id={access_key_id}&secret_access_key={secret_access_key}"}`
 	e.do(http.MethodPost, s3Remote, body, "Content-Type", "application/json").is(http.StatusOK)
 	e.do(http.MethodPost, s3Remote, body, "Content-Type", "application/json").is(http.StatusOK) // again is no mistake
@@ -443,10 +451,27 @@ func saveToS3(t *testing.T) {
 	if got.Name != "lstk-s3-0123456789" || !strings.Contains(got.Remote_url, "{secret_access_key}") {
 		t.Errorf("the remote is %+v", got)
 	}
-	// It cannot be saved there yet: that is said, and nothing is saved elsewhere.
-	e.call(http.MethodPost, "/_localstack/pods/mypod", `{"remote":{"remote_name":"lstk-s3-0123456789","remote_params":{"access_key_id":"AKIA","secret_access_key":"`+secret+`"}}}`).
-		is(http.StatusNotImplemented).text("s3")
-	e.call(http.MethodGet, "/_localstack/pods", `{}`).is(http.StatusOK).text(`"cloudpods":[]`)
+	const there = `"remote":{"remote_name":"lstk-s3-0123456789","remote_params":{"access_key_id":"AKIA","secret_access_key":"` + secret + `"}}`
+	if done := e.call(http.MethodPost, "/_localstack/pods/mypod", `{`+there+`}`).done("save", "orders", "s3"); done.Info.Version != 1 || done.Info.Size <= 0 {
+		t.Errorf("the completion is %+v", done)
+	}
+	e.call(http.MethodGet, "/_localstack/pods", `{}`).is(http.StatusOK).text(`"cloudpods":[]`) // not here
+	e.put("/fruits/apple", "green")
+	e.order("2", "milk")
+	e.call(http.MethodPut, "/_localstack/pods/mypod?merge=overwrite", `{`+there+`}`).done("load", "orders", "s3")
+	e.has("/fruits/apple", "red")
+	e.wants(map[string]string{"1": "bread"})
+	// Another emulator, on another machine.
+	other := begin(t, e.env...)
+	other.do(http.MethodPost, s3Remote, body, "Content-Type", "application/json").is(http.StatusOK)
+	other.call(http.MethodPut, "/_localstack/pods/mypod?merge=overwrite", `{`+there+`}`).done("load", "orders", "s3")
+	other.has("/fruits/apple", "red")
+	other.call(http.MethodPost, "/_localstack/pods/mypod", `{`+there+`}`).done("save", "orders", "s3")
+	s3.do(http.MethodGet, "/bkt/pre/commits/mypod/000000000002", nil).is(http.StatusOK)
+
+	e.call(http.MethodPost, "/_localstack/pods/mypod", `{"remote":{"remote_name":"lstk-s3-0123456789","remote_params":{"access_key_id":"AKIA"}}}`).is(http.StatusBadRequest).text("secret_access_key")
+	e.do(http.MethodPost, "/_localstack/pods/remotes/oras", `{"name":"oras","protocols":["oras"],"remote_url":"oras://{user}:{password}@registry"}`).is(http.StatusOK)
+	e.call(http.MethodPost, "/_localstack/pods/mypod", `{"remote":{"remote_name":"oras"}}`).is(http.StatusNotImplemented).text("oras")
 	e.call(http.MethodPost, "/_localstack/pods/mypod", `{"remote":{"remote_name":"nothing"}}`).is(http.StatusNotFound).text("nothing")
 
 	// Credentials are to be sent with each call, and to be found nowhere.
@@ -480,16 +505,19 @@ func saveToS3(t *testing.T) {
 }
 
 func listOnS3(t *testing.T) {
-	e := filled(t)
-	e.call(http.MethodPost, "/_localstack/pods/base", `{}`).done("save", "orders", "s3")
-	e.do(http.MethodPost, s3Remote, `{"name":"lstk-s3-0123456789","protocols":["s3"],"remote_url":"s3://bkt/pre?access_key_id={access_key_id}"}`).is(http.StatusOK)
-	e.call(http.MethodGet, "/_localstack/pods", `{"remote":{"remote_name":"lstk-s3-0123456789","remote_params":{"access_key_id":"AKIA"}}}`).is(http.StatusNotImplemented).text("s3")
-	var got struct {
-		CloudPods []pod `json:"cloudpods"`
-	}
-	e.call(http.MethodGet, "/_localstack/pods?creator=me", `{}`).is(http.StatusOK).json(&got)
-	if len(got.CloudPods) != 1 || got.CloudPods[0].Name != "base" || got.CloudPods[0].MaxVersion != 1 || got.CloudPods[0].LastChange == 0 {
-		t.Errorf("the pods are %+v", got)
+	e, _ := onS3(t)
+	e.call(http.MethodPost, "/_localstack/pods/here", `{}`).done("save", "orders", "s3")
+	e.do(http.MethodPost, s3Remote, `{"name":"lstk-s3-0123456789","protocols":["s3"],"remote_url":"s3://bkt/pre?access_key_id={access_key_id}&secret_access_key={secret_access_key}"}`).is(http.StatusOK)
+	const there = `{"remote":{"remote_name":"lstk-s3-0123456789","remote_params":{"access_key_id":"AKIA","secret_access_key":"` + secret + `"}}}`
+	e.call(http.MethodPost, "/_localstack/pods/base", there).done("save", "orders", "s3")
+	for body, name := range map[string]string{there: "base", `{}`: "here"} {
+		var got struct {
+			CloudPods []pod `json:"cloudpods"`
+		}
+		e.call(http.MethodGet, "/_localstack/pods?creator=me", body).is(http.StatusOK).json(&got)
+		if len(got.CloudPods) != 1 || got.CloudPods[0].Name != name || got.CloudPods[0].MaxVersion != 1 || got.CloudPods[0].LastChange == 0 {
+			t.Errorf("the pods are %+v, want %s", got, name)
+		}
 	}
 }
 
