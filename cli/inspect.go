@@ -36,8 +36,9 @@ tombstones in the deltas. A file whose end is a save that did not come to its en
 
 With --json it prints one JSON object; with --json --records that object on the first line and one
 record on each line after it, whole. Byte strings are {"$bytes": base64}, other CBOR that JSON does
-not have (tags, NaN, maps whose keys are not text) is {"$cbor": diagnostic notation} (JSON that is kept as it was spelled: {"$json": that}), and what has no
-such notation, as text that is not UTF-8, is {"$item": base64 of the CBOR}.
+not have (tags, NaN, maps whose keys are not text) is {"$cbor": diagnostic notation}, and what has no
+such notation, as text that is not UTF-8, is {"$item": base64 of the CBOR}. JSON that is kept as it was
+spelled is {"$json": that}.
 
 Then the serializer that wrote the state tells what it is: counts by kind, the largest record, and what
 else it knows. It is the very module if that is built in or kept in the data folder around the file, and
