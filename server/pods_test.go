@@ -150,7 +150,7 @@ func TestPodsOnARemote(t *testing.T) {
 	l.do(t, http.MethodGet, "/a", "").wants(t, http.StatusOK, "1")
 	l.do(t, http.MethodDelete, "/_localstack/pods/base", body).wants(t, http.StatusOK, `{"pod_name":"base"}`+"\n")
 	l.do(t, http.MethodGet, "/_localstack/pods", body).wants(t, http.StatusOK, `{"cloudpods":[]}`+"\n")
-	l.do(t, http.MethodGet, "/_localstack/pods", `{"remote":{"remote_name":"far"}}`).fault(t, http.StatusInternalServerError, "internal")
+	l.do(t, http.MethodGet, "/_localstack/pods", `{"remote":{"remote_name":"far"}}`).fault(t, http.StatusBadRequest, "bad_request")
 }
 
 // names of the files there are.

@@ -52,6 +52,7 @@ type Config struct {
 	Kept vfs.FS
 	// Remotes opens a remote that a client has defined. url has placeholders, as {access_key_id}, for what is in params,
 	// which are secrets. nil: there are none that could be opened.
+	// It asks nobody yet: an error is that what it is given is not enough, or wraps errors.ErrUnsupported.
 	Remotes func(ctx context.Context, name, url string, params map[string]string) (repository.Remote, error)
 	// Resources says which records of a service are resources that LocalStack's clients show, by service.
 	Resources map[string]Resource
